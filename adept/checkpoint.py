@@ -1,0 +1,115 @@
+"""Trained parameters as safetensors, beside them the RunConfig they belong to; loading them back, also for use elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from adept.config import FIELDS, RunConfig, UserError
+
+if TYPE_CHECKING:
+    from adept.loop import Session
+
+WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+
+DEPT_NAMES = {"prompt_embeddings": "prompt", "prompt_encoder.lora_embedding_A": "offset.a", "prompt_encoder.lora_embedding_B": "offset.b"}
+"""Tensor names in adapters that DePT's authors released -> ours, below the input embedding."""
+
+
+def snapshot(trainables: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """A copy of the trained parameters that later steps do not touch."""
+    return {name: parameter.detach().clone() for name, parameter in trainables.items()}
+
+
+@torch.no_grad()
+def assign(trainables: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    """Copies `weights` into the parameters of the same names. Raises KeyError if the names differ."""
+    if missing := trainables.keys() ^ weights.keys():
+        raise KeyError(f"parameters {sorted(missing)} are on one side only")
+    for name, parameter in trainables.items():
+        parameter.copy_(weights[name])
+
+
+def save(folder: Path, session: Session) -> None:
+    """Writes adapter.safetensors and adapter.json (method, shapes, base model, the whole config)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in snapshot(session.trainables).items()}
+    save_file(weights, folder / WEIGHTS)
+    description = {
+        "method": session.config.method,
+        "base_model": session.config.model,
+        "shapes": {name: list(tensor.shape) for name, tensor in weights.items()},
+        "config": dataclasses.asdict(session.config),
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def find_adapter(name: str, results_dir: str) -> Path:
+    """The adapter folder of a run id under results_dir, or a folder path. Raises UserError when neither is there."""
+    candidates = [Path(name), Path(results_dir) / "runs" / name]
+    for folder in candidates:
+        if (folder / WEIGHTS).is_file() or (folder / "adapter_model.bin").is_file():
+            return folder
+    raise UserError(f"no adapter '{name}': looked for {WEIGHTS} in {' and '.join(map(str, candidates))}")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Tensors by name: ours, or an adapter_model.bin as DePT's authors released (read without unpickling code).
+
+    Raises UserError in one line for a torn or foreign file.
+    """
+    try:
+        if (folder / WEIGHTS).is_file():
+            return load_file(folder / WEIGHTS)
+        return torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
+    except Exception as error:  # torn files make torch.load raise nearly anything
+        raise UserError(f"{folder} holds no readable adapter: {str(error).splitlines()[0][:120]}") from error
+
+
+def restore(model: nn.Module, folder: Path) -> None:
+    """Fills the model's trained parameters from an adapter folder.
+
+    Raises UserError when a tensor is left over, missing, of another shape or not finite, naming it.
+    """
+    trainables = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    weights = {}
+    for name, tensor in read_weights(folder).items():
+        if name in DEPT_NAMES:
+            name = next((ours for ours in trainables if ours.endswith("." + DEPT_NAMES[name])), name)
+        weights[name] = tensor
+    for name in sorted(trainables.keys() ^ weights.keys()):
+        side = "lacks" if name in trainables else "has, but this method and model lack,"
+        raise UserError(f"the adapter in {folder} does not fit: it {side} {name}")
+    for name, parameter in trainables.items():
+        if weights[name].shape != parameter.shape:
+            raise UserError(
+                f"the adapter in {folder} does not fit: {name} is {list(weights[name].shape)}, this run needs {list(parameter.shape)}"
+            )
+        if not weights[name].isfinite().all():
+            raise UserError(f"the adapter in {folder} is damaged: {name} holds values that are not finite")
+    assign(trainables, weights)
+
+
+def load(name: str, *, results_dir: str = "results", **overrides) -> Session:
+    """A trained run, ready to predict: `name` is a run id under results_dir or an adapter folder.
+
+    overrides: RunConfig fields to change, such as device="cuda". Raises UserError when it cannot be read or does not fit.
+    """
+    from adept.loop import open_session
+
+    folder = find_adapter(name, results_dir)
+    try:
+        stored = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder / DESCRIPTION} cannot be read: {error}") from error
+    session = open_session(RunConfig(**{k: v for k, v in stored.items() if k in FIELDS} | overrides))
+    restore(session.model, folder)
+    session.model.eval()
+    return session

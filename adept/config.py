@@ -1,0 +1,393 @@
+"""RunConfig: every decision of a run in one flat, frozen dataclass; flags, YAML layers and run ids made from it.
+
+Layers, later ones win: dataclass defaults < configs/base.yaml < configs/protocol/<protocol>.yaml < --config FILE < flags.
+A YAML layer is a mapping of field names. A key that begins with "@" opens a block that applies only to some runs:
+"@pt" (a method), "@rte" (a task), "@large" (a task group), "@smollm2-135m" (a model), or several words that must all match
+("@dept @mrqa"). Blocks apply in the order written, after the layer's plain keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout: configs/, data/ and results/ lie here, wherever the command is typed."""
+
+
+class UserError(Exception):
+    """A mistake in the input: its text is the one line a user sees (what was wrong, what would be right)."""
+
+
+def option(default: Any = dataclasses.MISSING, help: str = "", *, minimum=None, maximum=None, choices=None, place=False):
+    """A RunConfig field: its default, its help text, its range, and whether it is a place or device (kept out of run_id)."""
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "place": place}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run, fully resolved. Flags, YAML keys and the record's "config" carry these names.
+
+    A field that the method does not use is None (so that it can neither be set in vain nor change the run's id).
+    Raises UserError for a value out of range or of the wrong type.
+    """
+
+    # What is run
+    task: str = option(help="task name from adept/tasks.py (Appendix D)")
+    method: str = option("adept", "method name from adept/methods.py (Section 3)")
+    model: str = option("t5-base", "alias (t5-base, t5-3b, codegen-350m, llama3-8b, smollm2-135m), hub id or local folder (Appendix C)")
+    model_revision: str | None = option(None, "hub revision of the model to pin; None: the newest")
+    protocol: str = option("paper", "configs/protocol/NAME.yaml: 'paper' (its text) or 'official' (its released code, bug for bug)")
+    init_from: str | None = option(None, "RUN_ID or adapter folder to start the trained parameters from (Appendix B.2)")
+
+    # The method's shape; None where the method has no such part
+    prompt_len: int | None = option(None, "virtual tokens: m of ADePT and DePT, l of PT (Eq. 1-4)", minimum=0)
+    bottleneck: int | None = option(None, "r of ADePT's network, d -> r -> d (Eq. 3)", minimum=1)
+    rank: int | None = option(None, "rank of DePT's A B (Eq. 2), or of LoRA (Appendix C)", minimum=1)
+    prompt_init: str | None = option(
+        None,
+        "prompt rows start as: 'vocab' embeddings of frequent tokens (Section 4.1), the 'text' of --prompt_init_text (released code), "
+        "'random' N(0,1)",
+        choices=("vocab", "text", "random"),
+    )
+    prompt_init_vocab: int | None = option(None, "'vocab' draws from this many most frequent tokens", minimum=1)
+    prompt_init_text: str | None = option(None, "'text' repeats this string's tokens (released code)")
+    bottleneck_init: str | None = option(
+        None,
+        "W_down's uniform bound: 'rank' 1/sqrt(r) (released code), 'width' 1/sqrt(d) (torch's Linear)",
+        choices=("rank", "width"),
+    )
+    bottleneck_dropout: float | None = option(
+        None, "dropout before the bottleneck's ReLU (released code 0.1; Eq. 3 has none)", minimum=0.0, maximum=0.99
+    )
+    offset_len: int | None = option(
+        None, "s of DePT: positions after the prompt that carry an offset; default max_source_len (Section 3.1)", minimum=1
+    )
+    offset_alpha: float | None = option(
+        None, "DePT's offset is scaled by this / sqrt(rank) (DePT's code: 8); 0: not scaled (Eq. 2)", minimum=0.0
+    )
+    lora_alpha: float | None = option(None, "LoRA's alpha (Appendix C, LoPA's setting)", minimum=0.0)
+    lora_dropout: float | None = option(None, "LoRA's dropout", minimum=0.0, maximum=0.99)
+
+    # Optimisation (Appendix E)
+    prompt_lr: float | None = option(None, "peak rate of the prompt (Appendix E)", minimum=0.0)
+    offset_lr: float | None = option(None, "peak rate of the network or low-rank matrices (Appendix E)", minimum=0.0)
+    lr: float | None = option(None, "peak rate of methods with one rate: full, lora", minimum=0.0)
+    steps: int = option(30_000, "optimizer steps (Appendix E: 30,000 small and T5-3B, 300,000 large)", minimum=0)
+    batch_size: int = option(32, "examples per forward pass (Appendix E)", minimum=1)
+    grad_accum: int = option(1, "forward passes per optimizer step (Appendix E: 2 on large tasks)", minimum=1)
+    schedule: str = option("linear", "rate after warm-up: 'linear' decay to 0 (Appendix E) or 'constant'", choices=("linear", "constant"))
+    warmup_steps: int | None = option(None, "linear warm-up; None: 500 (Appendix E), a tenth of the steps where that is less", minimum=0)
+    weight_decay: float = option(0.01, "AdamW's (Appendix E: 0.01; released code: 0)", minimum=0.0)
+    beta1: float = option(0.9, "AdamW's (Appendix E)", minimum=0.0, maximum=0.9999)
+    beta2: float = option(0.98, "AdamW's (Appendix E: 0.98; released code: 0.999)", minimum=0.0, maximum=0.99999)
+    eps: float = option(1e-6, "AdamW's (Appendix E)", minimum=0.0)
+    max_grad_norm: float = option(
+        1.0, "gradient norm over all trained parameters is clipped to this; 0: not clipped (released code: 1)", minimum=0.0
+    )
+    model_dropout: float | None = option(
+        None, "dropout inside the frozen model while training; None: as its own config says (released code)", minimum=0.0, maximum=0.99
+    )
+    precision: str = option(
+        "fp32",
+        "fp32 (released code), tf32, or bf16: frozen weights and computation bf16, trained parameters fp32",
+        choices=("fp32", "tf32", "bf16"),
+    )
+    seed: int = option(42, "initialisation, data order, dropout (released code: 42)", minimum=0)
+
+    # Data and evaluation
+    max_source_len: int | None = option(
+        None, "source tokens, prompt not counted; None: the task's (Section 4.1: 256, MultiRC 348, MRQA 512)", minimum=1
+    )
+    max_target_len: int | None = option(
+        None, "target tokens with EOS; None: the longest label, 20 for free text (released code)", minimum=1
+    )
+    targets: str = option("digits", "label strings: 'digits' (released code) or 'words' (T5's)", choices=("digits", "words"))
+    stsb_rounding: float = option(
+        0.2, "STS-B targets: 0.2 (T5), gold unrounded; or 0.1, gold rounded too (released code)", choices=(0.2, 0.1)
+    )
+    split_seed: int = option(42, "of the permutation that halves the validation set or carves 1,000 rows (released code: 42)", minimum=0)
+    few_shot: int | None = option(None, "train on this many examples, balanced over classes (Appendix B.2)", minimum=1)
+    group_by_length: bool = option(True, "batches of similar length (seeded); false: plain shuffling (released code)")
+    eval_every: int = option(1000, "steps between evaluations on the validation set (Appendix C)", minimum=1)
+    scoring: str = option(
+        "generate",
+        "prediction by 'generate' (greedy, whole vocabulary: released code) or by label 'likelihood'",
+        choices=("generate", "likelihood"),
+    )
+    select_on: str | None = option(None, "validation metric that selects the checkpoint; None: the task's first (released code)")
+
+    # Places and devices: no part of the run's id
+    data_dir: str | None = option(None, "DIR/<task>/<split>.parquet or .jsonl are read before the hub is asked", place=True)
+    results_dir: str = option("results", "RESULTS_DIR/runs/<run_id>.json is the run's record", place=True)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", place=True)
+    eval_batch_size: int = option(64, "examples per batch at evaluation", minimum=1, place=True)
+    log_every: int = option(10, "steps between points of the training loss", minimum=1, place=True)
+    track: str = option("none", "'wandb' mirrors the run (WANDB_MODE=offline works)", choices=("none", "wandb"), place=True)
+    wandb_project: str = option("adept", "wandb project", place=True)
+    wandb_group: str | None = option(None, "wandb group; None: task-model, so that methods lie side by side", place=True)
+
+    def __post_init__(self):
+        hints = field_types()
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, check_value(field, hints[field.name], getattr(self, field.name)))
+
+    @property
+    def run_id(self) -> str:
+        """Readable part plus 8 hex digits over every non-place field that differs from its dataclass default.
+
+        Leaving defaults out keeps the ids of existing records when a field is added later.
+        """
+        identity = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata["place"]}
+        identity = {name: value for name, value in identity.items() if value != FIELDS[name].default}
+        identity["model"] = model_identity(self.model)
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{model_label(self.model)}-{self.task}-{self.method}-{digest}"
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
+
+
+def field_types() -> dict[str, Any]:
+    return typing.get_type_hints(RunConfig)
+
+
+def model_label(model: str) -> str:
+    return Path(model).name.lower()
+
+
+@functools.cache
+def model_identity(model: str) -> str:
+    """Alias or hub id as it is; a local folder by its name, config and file sizes, not by where it lies."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".bin"}):
+        digest.update(f"{path.name}:{path.stat().st_size}".encode())
+        if path.name == "config.json":
+            digest.update(path.read_bytes())
+    return f"{folder.name}@{digest.hexdigest()[:12]}"
+
+
+def split_optional(hint: Any) -> tuple[type, bool]:
+    """`int | None` -> (int, True), `int` -> (int, False)."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        (inner,) = [argument for argument in typing.get_args(hint) if argument is not type(None)]
+        return inner, True
+    return hint, False
+
+
+def check_value(field: dataclasses.Field, hint: Any, value: Any) -> Any:
+    """The value in the field's type. Raises UserError naming the flag, what came and what would be right."""
+    kind, optional = split_optional(hint)
+    if value is None:
+        if optional:
+            return None
+        raise UserError(f"--{field.name} must be {describe(field, kind)}, not empty")
+    if kind is bool and isinstance(value, str) and value.lower() in {"true", "false"}:
+        value = value.lower() == "true"
+    if kind in (int, float) and not isinstance(value, bool):
+        # YAML 1.1 reads 1e-3 as a string, a command line everything.
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = None
+        if number is not None and (kind is float or number.is_integer()):
+            value = int(value) if kind is int and isinstance(value, str) and value.lstrip("+-").isdigit() else kind(number)
+    if type(value) is not kind or value != value or value in (float("inf"), float("-inf")):
+        raise UserError(f"--{field.name} must be {describe(field, kind)}, not {value!r}")
+    limits = field.metadata
+    if limits["choices"] and value not in limits["choices"]:
+        raise UserError(f"--{field.name} must be {describe(field, kind)}, not {value!r}")
+    if (limits["minimum"] is not None and value < limits["minimum"]) or (limits["maximum"] is not None and value > limits["maximum"]):
+        raise UserError(f"--{field.name} must be {describe(field, kind)}, not {value!r}")
+    return value
+
+
+def describe(field: dataclasses.Field, kind: type) -> str:
+    if field.metadata["choices"]:
+        return "one of " + ", ".join(str(choice) for choice in field.metadata["choices"])
+    noun = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+    low, high = field.metadata["minimum"], field.metadata["maximum"]
+    bounds = [f">= {low}"] if low is not None else []
+    bounds += [f"<= {high}"] if high is not None else []
+    return " ".join([noun, " and ".join(bounds)]).strip()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error line: the nearest known name, else all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """The beginning of an error's text on one line."""
+    return re.sub(r"\s+", " ", str(error)).strip()[:limit]
+
+
+# Layers -----------------------------------------------------------------------------------------------------------------
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """A key written twice is an error, where YAML would keep the last one silently."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key '{key}' is written twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict:
+    """A mapping from a YAML file. Raises UserError in one line."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is not None and not isinstance(content, dict):
+        raise UserError(f"{path} must hold 'field: value' lines, not a {type(content).__name__}")
+    return content or {}
+
+
+def apply_layer(values: dict, layer: Mapping[str, Any], tags: set[str], source: str) -> None:
+    """Writes one layer into `values`: plain keys, then the "@" blocks whose words are all in `tags`."""
+    blocks = []
+    for key, value in layer.items():
+        if isinstance(key, str) and key.startswith("@"):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{source}: '{key}' must hold 'field: value' lines")
+            blocks.append((key, value))
+        else:
+            check_key(key, source)
+            values[key] = value
+    for key, block in blocks:
+        for name in block:
+            check_key(name, f"{source}, {key}")
+        if {word.removeprefix("@") for word in key.split()} <= tags:
+            values.update(block)
+
+
+def check_key(key: Any, source: str) -> None:
+    if key not in FIELDS:
+        raise UserError(f"{source}: unknown field '{key}'; {nearest(str(key), FIELDS)}")
+
+
+def resolve(flags: Mapping[str, Any], config_file: str | None = None) -> RunConfig:
+    """The full RunConfig of a run from its flags (or a sweep's overrides) and all layers below them.
+
+    Raises UserError for unknown names, bad values, a flag that the method does not use, and a required value left empty.
+    """
+    from adept.methods import METHODS, find_method
+    from adept.tasks import find_task
+
+    for key in flags:
+        check_key(key, "command line")
+    user_layer = read_yaml(Path(config_file)) if config_file else {}
+
+    def chosen(name: str) -> str:
+        value = flags.get(name, user_layer.get(name, FIELDS[name].default))
+        if value is dataclasses.MISSING:
+            raise UserError(f"--{name} is missing, for example --{name} rte")
+        return check_value(FIELDS[name], str, value)
+
+    task, method = find_task(chosen("task")), find_method(chosen("method"))
+    protocol_file = ROOT / "configs" / "protocol" / f"{chosen('protocol')}.yaml"
+    if not protocol_file.is_file():
+        known = [path.stem for path in protocol_file.parent.glob("*.yaml")]
+        raise UserError(f"unknown protocol '{chosen('protocol')}'; {nearest(chosen('protocol'), known)}")
+    tags = {task.name, *task.groups, chosen("method"), model_label(chosen("model"))}
+    if (suite := chosen("model")) != model_label(suite):
+        tags.add(suite)
+
+    layers = [(base := ROOT / "configs" / "base.yaml", read_yaml(base)), (protocol_file, read_yaml(protocol_file))]
+    values: dict[str, Any] = {}
+    for source, layer in layers:
+        apply_layer(values, layer, tags, source.name)
+    given: dict[str, Any] = {}
+    apply_layer(given, user_layer, tags, str(config_file))
+    given.update(flags)
+    values.update(given)
+
+    method_fields = {name for row in METHODS.values() for name in row.fields}
+    for name in sorted(method_fields - set(method.fields)):
+        if given.get(name) is not None:
+            raise UserError(
+                f"--{name} has no effect on method '{chosen('method')}', which uses {', '.join(method.fields) or 'none of them'}"
+            )
+        values[name] = None
+    if not method.lrs:
+        values["steps"] = 0
+    values["task"], values["method"] = chosen("task"), chosen("method")
+    for name, default in (("max_source_len", task.max_source_len), ("select_on", task.metrics[0])):
+        values[name] = default if values.get(name) is None else values[name]
+    if values["select_on"] not in task.metrics:
+        raise UserError(f"--select_on '{values['select_on']}' is not a metric of {task.name}: {', '.join(task.metrics)}")
+    if values.get("warmup_steps") is None:
+        steps = check_value(FIELDS["steps"], int, values.get("steps", FIELDS["steps"].default))
+        values["warmup_steps"] = min(500, steps // 10)
+    if "offset_len" in method.fields and values.get("offset_len") is None:
+        values["offset_len"] = values["max_source_len"]
+    for name in method.fields:
+        if values.get(name) is None:
+            raise UserError(f"method '{chosen('method')}' needs --{name}: {FIELDS[name].metadata['help']}")
+    config = RunConfig(**values)
+    method.check(config)
+    return config
+
+
+# Command line -----------------------------------------------------------------------------------------------------------
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse whose errors are one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def command_line(description: str, *, required_task: bool = True) -> OneLineParser:
+    """A parser with one flag per RunConfig field, and --config."""
+    parser = OneLineParser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--config", metavar="FILE", help="YAML file of fields, above the protocol and below the flags")
+    for field in FIELDS.values():
+        kind, _ = split_optional(field_types()[field.name])
+        shown = "" if field.default in (None, dataclasses.MISSING) else f" [{field.default}]"
+        metavar = "{" + ",".join(map(str, field.metadata["choices"])) + "}" if field.metadata["choices"] else kind.__name__
+        parser.add_argument(f"--{field.name}", metavar=metavar, help=(field.metadata["help"] + shown).replace("%", "%%"))
+    return parser
+
+
+def parse(parser: OneLineParser, arguments: list[str]) -> tuple[dict[str, Any], argparse.Namespace]:
+    """(RunConfig fields that were given, everything else). Raises UserError for an unknown flag, naming the nearest."""
+    namespace, unknown = parser.parse_known_args(arguments)
+    for word in unknown:
+        if word.startswith("--"):
+            flags = [name.removeprefix("--") for action in parser._actions for name in action.option_strings if name.startswith("--")]
+            raise UserError(f"unknown flag {word.split('=')[0]}; {nearest(word.split('=')[0].removeprefix('--'), flags)}")
+        raise UserError(f"unexpected word '{word}': flags look like --task rte")
+    flags = {
+        name: (None if value == "none" and split_optional(field_types()[name])[1] else value)
+        for name, value in vars(namespace).items()
+        if name in FIELDS
+    }
+    rest = argparse.Namespace(**{name: value for name, value in vars(namespace).items() if name not in FIELDS})
+    return flags, rest

@@ -1,0 +1,143 @@
+"""The one hook: an input embedding whose ids >= V address a trainable prompt and whose other rows may carry an offset.
+
+PT, DePT and ADePT (Eq. 1-4) are this module with no offset, a PositionOffset or a TokenOffset. Masks, labels, positions,
+`forward`, `generate` and caching stay the model's own, because the prompt is ordinary ids in the input.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TokenOffset(nn.Module):
+    """ADePT's token-shared network, Eq. 3: f(E) = ReLU(E W_down + b_1) W_up + b_2.
+
+    W_up and both biases start at 0, so training starts at f = 0. `bias=False` is the variant that the released code runs
+    under DePT's name (peft_model.py, PROMPT_TUNING_LORA).
+    """
+
+    def __init__(self, width: int, bottleneck: int, *, dropout: float = 0.0, init: str = "rank", bias: bool = True):
+        """init: W_down ~ U(-b, b) with b = 1/sqrt(bottleneck) for 'rank' (the released code: kaiming_uniform(a=sqrt 5)
+        on a [width, bottleneck] tensor reads the bottleneck as fan-in) or 1/sqrt(width) for 'width' (nn.Linear's)."""
+        super().__init__()
+        bound = 1 / math.sqrt({"rank": bottleneck, "width": width}[init])
+        self.w_down = nn.Parameter(torch.empty(width, bottleneck).uniform_(-bound, bound))  # [D, r]
+        self.w_up = nn.Parameter(torch.zeros(bottleneck, width))  # [r, D]
+        self.b_1 = nn.Parameter(torch.zeros(bottleneck)) if bias else None  # [r]
+        self.b_2 = nn.Parameter(torch.zeros(width)) if bias else None  # [D]
+        self.dropout = nn.Dropout(dropout)  # before the ReLU, as the released code has it
+
+    def forward(self, embeds: Tensor, is_prompt: Tensor) -> Tensor:
+        """embeds [B, T, D] -> offset [B, T, D]; depends on the token alone, so `is_prompt` [B, T] is not read."""
+        hidden = embeds @ self.w_down if self.b_1 is None else F.linear(embeds, self.w_down.T, self.b_1)  # [B, T, r]
+        return F.linear(F.relu(self.dropout(hidden)), self.w_up.T, self.b_2)
+
+
+class PositionOffset(nn.Module):
+    """DePT's offset, Eq. 2: row j of A B is added to the token at index j after the prompt, for j < s.
+
+    Ids without a prompt are a cached decode step and go on counting where the last forward ended, so that generated tokens
+    carry the offset they would carry under teacher forcing.
+    """
+
+    def __init__(self, width: int, length: int, rank: int, *, prompt_len: int, alpha: float = 0.0):
+        """alpha > 0 scales A B by alpha / sqrt(rank) (DePT's released code, alpha = 8); 0 is Eq. 2 as printed."""
+        super().__init__()
+        self.a = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(length, rank), a=math.sqrt(5)))  # [s, r]
+        self.b = nn.Parameter(torch.zeros(rank, width))  # [r, D]
+        self.scale = alpha / math.sqrt(rank) if alpha else 1.0
+        self.prompt_len = prompt_len
+        self._next_position: Tensor | None = None  # [B, 1], of the token after the last forward's columns
+
+    def forward(self, embeds: Tensor, is_prompt: Tensor) -> Tensor:
+        """embeds [B, T, D], is_prompt [B, T] -> offset [B, T, D], zero before the prompt and from index s on."""
+        rows, width = is_prompt.shape
+        carried = self._next_position
+        if carried is None or rows % len(carried):
+            carried = torch.full((rows, 1), len(self.a), device=is_prompt.device)  # nothing to continue: no offset
+        # Beams and label candidates multiply the rows of the prefill; each block of them shares its example's start.
+        carried = carried.repeat_interleave(rows // len(carried), dim=0)
+        first = is_prompt.int().argmax(dim=1, keepdim=True)  # [B, 1]
+        start = torch.where(is_prompt.any(dim=1, keepdim=True), -first - self.prompt_len, carried)
+        position = start + torch.arange(width, device=is_prompt.device)  # [B, T]
+        self._next_position = position[:, -1:] + 1
+        carries = (position >= 0) & (position < len(self.a))
+        low_rank = F.embedding(position.clamp(0, len(self.a) - 1), self.a)  # [B, T, r]
+        return (low_rank @ self.b) * (self.scale * carries[..., None])
+
+
+class PromptedEmbedding(nn.Module):
+    """Input embedding whose ids >= V address a trainable prompt and whose other rows may carry an offset.
+
+    `base` [V, D] stays frozen and may be shared with a decoder or a tied head, which never see prompt or offset.
+    The sums are formed in the trained parameters' dtype and returned in the base's.
+    """
+
+    def __init__(self, base: nn.Embedding, prompt: Tensor, offset: nn.Module | None = None):
+        """prompt [m, D] with m >= 0; offset maps (embeds [B, T, D], is_prompt [B, T]) to [B, T, D]."""
+        super().__init__()
+        self.base = base
+        self.prompt = nn.Parameter(prompt.detach().clone().float()) if len(prompt) else None  # [m, D]
+        self.offset = offset
+
+    @property
+    def weight(self) -> Tensor:
+        """The base table: transformers reads dtype and device (and ties heads) through this name."""
+        return self.base.weight
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the id of the first prompt row."""
+        return self.base.num_embeddings
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [B, T] in [0, V + m) -> embeddings [B, T, D]."""
+        is_prompt = ids >= self.vocab_size  # [B, T]
+        embeds = self.base(ids.masked_fill(is_prompt, 0))  # [B, T, D]
+        dtype = embeds.dtype
+        # Prompt and offset are the model's input and cheap: autocast would round them for nothing.
+        with torch.autocast(ids.device.type, enabled=False):
+            if self.offset is not None:
+                embeds = embeds.float() if dtype in (torch.bfloat16, torch.float16) else embeds
+                embeds = embeds + self.offset(embeds, is_prompt)
+            if self.prompt is not None:
+                rows = F.embedding((ids - self.vocab_size).clamp(min=0), self.prompt)  # [B, T, D]
+                embeds = torch.where(is_prompt[..., None], rows.to(embeds.dtype), embeds)
+        return embeds.to(dtype)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Puts E' = E + f(E) in place of the network: exact, one pass over the vocabulary, and a table of its own.
+
+        Raises TypeError for an offset that depends on more than the token (DePT's).
+        """
+        if not isinstance(self.offset, TokenOffset):
+            raise TypeError(f"only a TokenOffset (ADePT) folds into the embedding table, not {type(self.offset).__name__}")
+        dropout, self.offset.dropout.p = self.offset.dropout.p, 0.0
+        table = torch.cat([rows + self.offset(rows.float(), None).to(rows.dtype) for rows in self.base.weight.split(4096)])
+        self.offset.dropout.p = dropout
+        self.base = nn.Embedding.from_pretrained(table, freeze=True)
+        self.offset = None
+
+
+def prompt_from_vocab(table: Tensor, length: int, most_frequent: int) -> Tensor:
+    """[length, D]: embeddings drawn without replacement from the `most_frequent` first ids ("randomly sampled top
+    vocabularies", Section 4.1; T5's and BPE's vocabularies are ordered by frequency)."""
+    rows = min(most_frequent, len(table))
+    picks = torch.cat([torch.randperm(rows) for _ in range(-(-length // rows))])[:length]
+    return table[picks.to(table.device)].detach().float()
+
+
+def prompt_from_ids(table: Tensor, length: int, ids: list[int]) -> Tensor:
+    """[length, D]: the embeddings of a text's ids, repeated to the length (released code; its EOS is repeated too)."""
+    repeated = torch.tensor([ids[i % len(ids)] for i in range(length)], dtype=torch.long, device=table.device)
+    return table[repeated].detach().float()
+
+
+def prompt_random(table: Tensor, length: int) -> Tensor:
+    """[length, D] ~ N(0, 1), nn.Embedding's default (the released code's PT)."""
+    return torch.randn(length, table.shape[1], device=table.device)

@@ -1,0 +1,301 @@
+"""One training loop and one evaluation for every method and task."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adept import checkpoint, models, results
+from adept.config import RunConfig, UserError, first_line
+from adept.data import IGNORED, Codec, Data, Example, batch_indices, load_data, pad
+from adept.embedding import PromptedEmbedding
+from adept.methods import METHODS
+from adept.metrics import score
+from adept.optim import make_optimizer, parameter_groups, schedule, set_rates
+from adept.tasks import TASKS, Task
+from adept.track import make_tracker
+
+FREE_TEXT_LEN = 20
+"""Target tokens with EOS where there are no labels (released code)."""
+
+
+@dataclass
+class Session:
+    """A model adapted by a method, ready to train, evaluate or predict."""
+
+    config: RunConfig
+    task: Task
+    model: nn.Module
+    codec: Codec
+    device: torch.device
+
+    @property
+    def trainables(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        enabled = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name} cannot be used here: {first_line(error, 100)}; --device auto takes what there is") from error
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def open_session(config: RunConfig) -> Session:
+    """Loads the model, applies the method (seeded), places it. Raises UserError for what cannot be loaded or does not fit."""
+    task, method, device = TASKS[config.task], METHODS[config.method], pick_device(config.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+    model, tokenizer = models.load(config)
+    if config.precision == "bf16":
+        model.to(torch.bfloat16)  # the method's own parameters are made in fp32 afterwards
+    seed_everything(config.seed)
+    model = method.apply(model, tokenizer, config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    model.to(device)
+    wrapped = [m for m in model.modules() if isinstance(m, PromptedEmbedding)]
+    vocab_size = wrapped[0].vocab_size if wrapped else 0
+    prompt_len = config.prompt_len if method.virtual_prompt else 0
+    codec = Codec(
+        tokenizer=tokenizer,
+        encoder_decoder=model.config.is_encoder_decoder,
+        prompt_ids=tuple(range(vocab_size, vocab_size + prompt_len)),
+        max_source_len=config.max_source_len,
+        max_target_len=config.max_target_len or FREE_TEXT_LEN,
+        cue=task.cue,
+    )
+    if config.max_target_len is None and (labels := task.labels(config)) is not None:
+        longest = max(len(codec.target_ids(label)) for label in labels)
+        codec = dataclasses.replace(codec, max_target_len=longest)
+    total, limit = prompt_len + config.max_source_len + codec.max_target_len, models.max_positions(model)
+    if limit is not None and total > limit:
+        raise UserError(
+            f"--prompt_len {prompt_len} + --max_source_len {config.max_source_len} + {codec.max_target_len} target tokens "
+            f"exceed the model's {limit} positions"
+        )
+    return Session(config, task, model, codec, device)
+
+
+# Evaluation -------------------------------------------------------------------------------------------------------------
+
+
+def evaluate(session: Session, examples: list[Example]) -> tuple[dict[str, float], list[str]]:
+    """({metric: percent}, predictions in the order of `examples`)."""
+    predictions = predict(session, examples)
+    labels = session.task.labels(session.config)
+    return score(session.task.metrics, predictions, [e.references for e in examples], labels), predictions
+
+
+@torch.no_grad()
+def predict(session: Session, examples: list[Example]) -> list[str]:
+    """The predicted string of each example, by generation or by label likelihood (--scoring)."""
+    labels = session.task.labels(session.config)
+    if session.config.scoring == "likelihood" and labels is None:
+        raise UserError(f"--scoring likelihood needs a task with labels; '{session.task.name}' has free targets: --scoring generate")
+    was_training = session.model.training
+    session.model.eval()
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].source_ids))  # longest first: memory fails early, if it does
+    predictions = [""] * len(examples)
+    size = session.config.eval_batch_size
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        batch = {name: ids.to(session.device) for name, ids in session.codec.source_batch([examples[i] for i in rows]).items()}
+        with session.autocast():
+            texts = most_likely(session, batch, labels) if session.config.scoring == "likelihood" else generate(session, batch)
+        for i, text in zip(rows, texts, strict=True):
+            predictions[i] = text
+    session.model.train(was_training)
+    return predictions
+
+
+def generate(session: Session, batch: dict[str, Tensor]) -> list[str]:
+    """Greedy, whole vocabulary. A label that goes on past its EOS is another string, so one token more than the longest label is drawn."""
+    tokenizer = session.codec.tokenizer
+    output = session.model.generate(
+        **batch, do_sample=False, num_beams=1, max_new_tokens=session.codec.max_target_len + 1, max_length=None,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    answer = output[:, 1:] if session.codec.encoder_decoder else output[:, batch["input_ids"].shape[1] :]
+    return [session.codec.text(row) for row in answer.tolist()]
+
+
+def most_likely(session: Session, batch: dict[str, Tensor], labels: tuple[str, ...]) -> list[str]:
+    """The label with the highest log-probability, EOS included; the source passes through the model once for all labels."""
+    model, device, choices = session.model, session.device, len(labels)
+    rows = len(batch["input_ids"])
+    targets = pad([session.codec.target_ids(label) for label in labels], IGNORED, "right", 1).to(device).repeat(rows, 1)  # [B*C, L]
+    mask = batch["attention_mask"].repeat_interleave(choices, dim=0)
+    if session.codec.encoder_decoder:
+        encoded = model.get_encoder()(**batch).last_hidden_state.repeat_interleave(choices, dim=0)
+        logits = model(encoder_outputs=(encoded,), attention_mask=mask, labels=targets).logits  # [B*C, L, V]
+    else:
+        positions = batch["attention_mask"].cumsum(dim=1) - 1
+        last = torch.tensor([positions.shape[1] - 1], device=device)  # as an index: slicing would make torch copy the head B times
+        prefill = model(**batch, position_ids=positions.clamp(min=0), use_cache=True, logits_to_keep=last)
+        prefill.past_key_values.batch_repeat_interleave(choices)
+        answer = targets[:, :-1].clamp(min=0)  # the pads after EOS are predicted but not counted
+        after = positions[:, -1:].repeat_interleave(choices, dim=0) + 1 + torch.arange(answer.shape[1], device=device)
+        continued = model(
+            input_ids=answer, attention_mask=torch.cat([mask, torch.ones_like(answer)], dim=1), position_ids=after,
+            past_key_values=prefill.past_key_values, use_cache=True,
+        )  # fmt: skip
+        logits = torch.cat([prefill.logits.repeat_interleave(choices, dim=0), continued.logits], dim=1)
+    counted = targets != IGNORED
+    log_probs = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]  # [B*C, L]
+    best = (log_probs * counted).sum(1).view(rows, choices).argmax(1)
+    return [labels[i] for i in best.tolist()]
+
+
+# Training ---------------------------------------------------------------------------------------------------------------
+
+
+def micro_batches(session: Session, train: list[Example]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
+    """Endless (batch on the device, ids of its examples)."""
+    config = session.config
+    order = batch_indices([e.length for e in train], config.batch_size, config.seed, group_by_length=config.group_by_length)
+    for rows in order:
+        examples = [train[i] for i in rows]
+        batch = session.codec.train_batch(examples)
+        yield {name: ids.to(session.device, non_blocking=True) for name, ids in batch.items()}, [e.id for e in examples]
+
+
+def train_step(session: Session, optimizer: torch.optim.Optimizer, batches: Iterator, multiplier: float) -> tuple[Tensor, list[str], int]:
+    """One optimizer step over grad_accum forward passes -> (mean loss, ids of the examples, tokens that were no padding)."""
+    config = session.config
+    set_rates(optimizer, multiplier)
+    total, ids, tokens = torch.zeros((), device=session.device), [], 0
+    for _ in range(config.grad_accum):
+        batch, names = next(batches)
+        with session.autocast():
+            loss = session.model(**batch).loss / config.grad_accum
+        loss.backward()
+        total = total + loss.detach()
+        ids += names
+        tokens += batch["attention_mask"].sum()
+    if config.max_grad_norm:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], config.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total, ids, tokens
+
+
+def run(config: RunConfig) -> dict:
+    """Trains, selects by validation, tests the best checkpoint, writes the record; a finished run's record is returned as it is.
+
+    Raises UserError for bad input, and for a loss that is not finite (with step, rates and the batch's ids).
+    """
+    if (done := results.find(config.results_dir, config.run_id)) is not None:
+        return done
+    method = METHODS[config.method]
+    data = load_data(TASKS[config.task], config)
+    session = open_session(config)
+    if config.init_from is not None:
+        checkpoint.restore(session.model, checkpoint.find_adapter(config.init_from, config.results_dir))
+    encode = session.codec.encode
+    data = dataclasses.replace(data, train=encode(data.train), validation=encode(data.validation), test=encode(data.test))
+
+    groups = parameter_groups(session.model, method.lrs, config)
+    folder = results.run_folder(config.results_dir, config.run_id)
+    with make_tracker(config, folder, describe_groups(groups), session) as tracker:
+        history, best, timing = train(session, data, groups, tracker)
+        checkpoint.assign(session.trainables, best["weights"])
+        started = time.perf_counter()
+        test, predictions = evaluate(session, data.test)
+        timing["eval_seconds"] += time.perf_counter() - started
+        tracker.finish(best, test)
+
+    record = results.make_record(session, data, describe_groups(groups), history, best, test, timing)
+    checkpoint.save(folder, session)
+    results.write_predictions(folder / "predictions.jsonl", data.test, predictions)
+    results.write(config.results_dir, record)
+    return record
+
+
+def describe_groups(groups: list[dict]) -> dict[str, dict]:
+    return {group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups}
+
+
+def train(session: Session, data: Data, groups: list[dict], tracker) -> tuple[list[dict], dict, dict]:
+    """-> (history, best {"step", "validation", "weights"}, timing). Evaluates every eval_every steps and after the last one."""
+    config = session.config
+    optimizer = make_optimizer(groups, config) if groups else None
+    multiplier, batches = schedule(config), micro_batches(session, data.train)
+    history: list[dict] = []
+    best: dict = {}
+    train_seconds = eval_seconds = 0.0
+    examples, tokens = 0, torch.zeros((), dtype=torch.long)
+    unread: list[tuple[int, Tensor, list[str]]] = []  # losses still on the device; reading each would stall a GPU
+    since_evaluation: list[float] = []
+    if session.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(session.device)
+
+    session.model.train()
+    for step in range(config.steps + 1):
+        last = step == config.steps
+        if unread and (last or step % config.log_every == 0 or step % config.eval_every == 0):
+            losses = read_losses(unread, optimizer)
+            since_evaluation += losses
+            unread = []
+            tracker.step(step, sum(losses) / len(losses), {group["name"]: group["lr"] for group in optimizer.param_groups})
+        if last or (step > 0 and step % config.eval_every == 0):
+            started = time.perf_counter()
+            validation, _ = evaluate(session, data.validation)
+            eval_seconds += time.perf_counter() - started
+            loss = sum(since_evaluation) / len(since_evaluation) if since_evaluation else None
+            history.append({"step": step, "train_loss": loss, "validation": validation, "seconds": round(train_seconds + eval_seconds, 3)})
+            since_evaluation = []
+            if not best or validation[config.select_on] > best["validation"][config.select_on]:
+                best = {"step": step, "validation": validation, "weights": checkpoint.snapshot(session.trainables)}
+            tracker.evaluated(history[-1], best)
+        if last:
+            break
+        started = time.perf_counter()
+        loss, ids, count = train_step(session, optimizer, batches, multiplier(step))
+        unread.append((step, loss, ids))
+        tokens, examples = tokens.to(count.device) + count, examples + len(ids)
+        train_seconds += time.perf_counter() - started
+    per_second = 1 / train_seconds if train_seconds else 0.0
+    timing = {
+        "train_seconds": train_seconds,
+        "eval_seconds": eval_seconds,
+        "examples_per_second": examples * per_second,
+        "tokens_per_second": int(tokens) * per_second,
+    }
+    return history, best, timing
+
+
+def read_losses(unread: list[tuple[int, Tensor, list[str]]], optimizer: torch.optim.Optimizer) -> list[float]:
+    """Losses as floats. Raises UserError at the first that is not finite."""
+    losses = torch.stack([loss for _, loss, _ in unread]).tolist()
+    for (step, _, ids), loss in zip(unread, losses, strict=True):
+        if not math.isfinite(loss):
+            rates = ", ".join(f"{group['name']}: {group['initial_lr']:g}" for group in optimizer.param_groups)
+            raise UserError(
+                f"the loss is {loss} at step {step + 1} (peak rates {rates}; examples {' '.join(ids)}): "
+                "lower the rates, or use --precision fp32"
+            )
+    return losses

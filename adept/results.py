@@ -1,0 +1,165 @@
+"""The run record: one JSON file a run, written once and atomically when the run is complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from adept.config import ROOT, UserError
+
+if TYPE_CHECKING:
+    from adept.data import Data, Example
+    from adept.loop import Session
+
+SCHEMA = 1
+PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "scikit-learn")
+
+
+def record_path(results_dir: str, run_id: str) -> Path:
+    return Path(results_dir) / "runs" / f"{run_id}.json"
+
+
+def run_folder(results_dir: str, run_id: str) -> Path:
+    """Beside the record: the adapter, predictions.jsonl, metrics.jsonl."""
+    return Path(results_dir) / "runs" / run_id
+
+
+def find(results_dir: str, run_id: str) -> dict | None:
+    """The record of a finished run, or None. Raises UserError for a file that is no record of this schema."""
+    path = record_path(results_dir, run_id)
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable run record ({error}); move it away to run again") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise UserError(f"{path} is not of schema {SCHEMA}; it was written by another version of adept")
+    return record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The whole file or none: a temporary name, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.chmod(file.name, 0o644)  # temporary files are private; a record is for everyone
+    os.replace(file.name, path)
+
+
+def write(results_dir: str, record: dict) -> Path:
+    path = record_path(results_dir, record["run_id"])
+    write_atomically(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[str]) -> None:
+    """One line a test example: its id, the predicted string, the references."""
+    lines = [
+        json.dumps({"id": e.id, "prediction": p, "references": list(e.references)}, ensure_ascii=False)
+        for e, p in zip(examples, predictions, strict=True)
+    ]
+    write_atomically(path, "\n".join(lines) + "\n")
+
+
+def make_record(session: Session, data: Data, param_groups: dict, history: list, best: dict, test: dict, timing: dict) -> dict:
+    """The record as DESIGN's contract has it. `notes` says where the run differs from the paper's data."""
+    config, task = session.config, session.task
+    notes = []
+    if task.sizes and config.few_shot is None and tuple(data.sizes.values()) != task.sizes:
+        notes.append(f"sizes {'/'.join(map(str, data.sizes.values()))} differ from the paper's {'/'.join(map(str, task.sizes))}")
+    return {
+        "schema": SCHEMA,
+        "run_id": config.run_id,
+        "status": "completed",
+        "config": dataclasses.asdict(config),
+        "trainable_params": sum(p.numel() for p in session.trainables.values()),
+        "total_params": sum(p.numel() for p in session.model.parameters()),
+        "param_groups": param_groups,
+        "history": history,
+        "best_step": best["step"],
+        "validation": best["validation"],
+        "test": test,
+        "sizes": data.sizes,
+        "notes": notes,
+        "timing": {name: round(value, 3) for name, value in timing.items()},
+        "peak_memory_bytes": peak_memory(session.device),
+        "provenance": {
+            **git_state(),
+            "python": platform.python_version(),
+            "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+            "device": torch.cuda.get_device_name(session.device)
+            if session.device.type == "cuda"
+            else f"{session.device.type}, {torch.get_num_threads()} threads",
+            "model_revision": getattr(session.model.config, "_commit_hash", None),
+            "data_origin": data.origin,
+            "data_fingerprint": data.fingerprint,
+            "protocol": config.protocol,
+        },
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: allocated on the GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def package_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def git_state() -> dict:
+    """{"git": commit or None, "dirty": uncommitted changes in the code}."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    return {
+        "git": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain", "--", "adept", "configs", "train.py", "requirements.txt")),
+    }
+
+
+def table_line(record: dict) -> str:
+    """One line: what ran and what came out."""
+    from adept.tasks import TASKS
+
+    metric = TASKS[record["config"]["task"]].reported
+    validation, test = record["validation"][metric], record["test"][metric]
+    notes = "".join(f"  ({note})" for note in record["notes"])
+    return (
+        f"{record['run_id']}  {record['trainable_params']:,} trained parameters  {metric}: validation {validation:.2f}, test {test:.2f}"
+        f"  best step {record['best_step']} of {record['config']['steps']}{notes}"
+    )

@@ -1,0 +1,118 @@
+"""What a run shows while it runs: progress bar, console lines, metrics.jsonl, and a wandb mirror with a no-op twin."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from adept.config import RunConfig, UserError, model_label
+
+if TYPE_CHECKING:
+    from adept.loop import Session
+
+
+class NoMirror:
+    """Takes what wandb would, and does nothing."""
+
+    def log(self, values: dict, step: int) -> None: ...
+
+    def summarise(self, values: dict) -> None: ...
+
+    def close(self, failed: bool) -> None: ...
+
+
+class WandbMirror:
+    """Mirrors a run to wandb. Runs of one task and model share a group; method, protocol and task are tags, so that
+    methods can be compared by grouping. WANDB_MODE=offline needs no account."""
+
+    def __init__(self, config: RunConfig, folder: Path, session: Session):
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError("--track wandb needs the wandb package: pip install -r requirements.txt") from error
+        trained = sum(p.numel() for p in session.trainables.values())
+        total = sum(p.numel() for p in session.model.parameters())
+        try:
+            self.run = wandb.init(
+                project=config.wandb_project,
+                group=config.wandb_group or f"{config.task}-{model_label(config.model)}",
+                name=config.run_id,
+                job_type=config.method,
+                tags=[config.task, config.method, model_label(config.model), config.protocol],
+                config={**dataclasses.asdict(config), "run_id": config.run_id, "trainable_params": trained, "total_params": total},
+                dir=str(folder),
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except wandb.errors.Error as error:
+            raise UserError(f"wandb did not start: {str(error).splitlines()[0]}; WANDB_MODE=offline works without an account") from error
+        self.run.define_metric("validation/*", step_metric="step")
+        self.run.define_metric("train/*", step_metric="step")
+
+    def log(self, values: dict, step: int) -> None:
+        self.run.log({"step": step, **values})
+
+    def summarise(self, values: dict) -> None:
+        self.run.summary.update(values)
+
+    def close(self, failed: bool) -> None:
+        self.run.finish(exit_code=1 if failed else 0)
+
+
+class Tracker:
+    """One run's display. As a context manager it closes bar, file and mirror, also when the run fails."""
+
+    def __init__(self, config: RunConfig, folder: Path, groups: dict[str, dict], mirror):
+        self.select_on, self.mirror = config.select_on, mirror
+        self.short = {name: "offset_lr" if "offset" in name else "prompt_lr" if name.endswith("prompt") else "lr" for name in groups}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = open(folder / "metrics.jsonl", "w", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by __exit__
+        interval = 0.5 if sys.stderr.isatty() else 60.0  # a log file needs no animation
+        self.bar = tqdm(total=config.steps, desc=f"{config.task} {config.method}", unit="step", dynamic_ncols=True, mininterval=interval)
+        self.shown: dict[str, str] = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.bar.close()
+        self.file.close()
+        self.mirror.close(failed=kind is not None)
+
+    def line(self, step: int, values: dict) -> None:
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.mirror.log(values, step)
+
+    def step(self, step: int, loss: float, rates: dict[str, float]) -> None:
+        """`step` steps are done; loss is the mean since the last call, rates the last step's."""
+        named = {self.short[name]: rate for name, rate in rates.items()}
+        self.shown |= {"loss": f"{loss:.3f}", **{name: f"{rate:.1e}" for name, rate in named.items()}}
+        self.bar.set_postfix(self.shown, refresh=False)
+        self.bar.update(step - self.bar.n)
+        self.line(step, {"train/loss": loss, **{f"train/{name}": rate for name, rate in named.items()}})
+
+    def evaluated(self, entry: dict, best: dict) -> None:
+        """entry: the history's newest; best: {"step", "validation", ...}."""
+        self.shown["best"] = f"{best['validation'][self.select_on]:.2f}@{best['step']}"
+        self.bar.set_postfix(self.shown, refresh=sys.stderr.isatty())
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in entry["validation"].items())
+        self.bar.write(f"  step {entry['step']:>6}  validation {scores}  (best {self.shown['best']})", file=sys.stderr)
+        self.line(entry["step"], {f"validation/{name}": value for name, value in entry["validation"].items()})
+
+    def finish(self, best: dict, test: dict[str, float]) -> None:
+        """The run's end: the best checkpoint's validation and test scores."""
+        values = {f"best/{name}": value for name, value in best["validation"].items()} | {
+            f"test/{name}": value for name, value in test.items()
+        }
+        self.line(best["step"], values)
+        self.mirror.summarise({"best_step": best["step"], **values})
+
+
+def make_tracker(config: RunConfig, folder: Path, groups: dict[str, dict], session: Session) -> Tracker:
+    folder.mkdir(parents=True, exist_ok=True)
+    mirror = WandbMirror(config, folder, session) if config.track == "wandb" else NoMirror()
+    return Tracker(config, folder, groups, mirror)
