@@ -123,6 +123,8 @@ def load_data(task: Task, config: RunConfig) -> Data:
 def render(task: Task, split: str, rows: Sequence[Row], where: str, config: RunConfig) -> list[Example]:
     examples = []
     for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise UserError(f"{where}, row {number}: not a row but {row!r:.40}; each line should hold {{column: value}}")
         try:
             source = task.source(row, config)
             target, references = task.answer(row, config)

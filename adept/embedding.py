@@ -125,10 +125,10 @@ class PromptedEmbedding(nn.Module):
 
 
 def prompt_from_vocab(table: Tensor, length: int, most_frequent: int) -> Tensor:
-    """[length, D]: embeddings drawn without replacement from the `most_frequent` first ids ("randomly sampled top
+    """[length, D]: embeddings drawn from the `most_frequent` first ids ("randomly sampled top
     vocabularies", Section 4.1; T5's and BPE's vocabularies are ordered by frequency)."""
     rows = min(most_frequent, len(table))
-    picks = torch.cat([torch.randperm(rows) for _ in range(-(-length // rows))])[:length]
+    picks = torch.randperm(rows).repeat(-(-length // rows))[:length]  # drawn again only when there are more rows than ids
     return table[picks.to(table.device)].detach().float()
 
 

@@ -219,8 +219,9 @@ def run(config: RunConfig) -> dict:
     data = dataclasses.replace(data, train=encode(data.train), validation=encode(data.validation), test=encode(data.test))
 
     groups = parameter_groups(session.model, method.lrs, config)
+    described = {group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups}
     folder = results.run_folder(config.results_dir, config.run_id)
-    with make_tracker(config, folder, describe_groups(groups), session) as tracker:
+    with make_tracker(config, folder, described, session) as tracker:
         history, best, timing = train(session, data, groups, tracker)
         checkpoint.assign(session.trainables, best["weights"])
         started = time.perf_counter()
@@ -228,15 +229,11 @@ def run(config: RunConfig) -> dict:
         timing["eval_seconds"] += time.perf_counter() - started
         tracker.finish(best, test)
 
-    record = results.make_record(session, data, describe_groups(groups), history, best, test, timing)
+    record = results.make_record(session, data, described, history, best, test, timing)
     checkpoint.save(folder, session)
     results.write_predictions(folder / "predictions.jsonl", data.test, predictions)
     results.write(config.results_dir, record)
     return record
-
-
-def describe_groups(groups: list[dict]) -> dict[str, dict]:
-    return {group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups}
 
 
 def train(session: Session, data: Data, groups: list[dict], tracker) -> tuple[list[dict], dict, dict]:

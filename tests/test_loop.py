@@ -1,0 +1,226 @@
+"""The loop end to end on tiny models: repeatability, selection, records, evaluation, what stops a run."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from conftest import FAMILIES
+
+from adept import checkpoint, loop, results
+from adept.config import UserError
+from adept.data import IGNORED, load_data
+from adept.methods import METHODS
+from adept.optim import make_optimizer, parameter_groups
+
+RATES = {"prompt_lr": 0.3, "offset_lr": 1e-2}
+
+
+def stripped(record):
+    """A record without what time and place decide."""
+    history = [{k: v for k, v in entry.items() if k != "seconds"} for entry in record["history"]]
+    drop = {"timing", "peak_memory_bytes", "config", "history"}
+    return {k: v for k, v in record.items() if k not in drop} | {"history": history}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_runs_are_bit_identical(make_config, tmp_path, family):
+    records, adapters = [], []
+    for name in ("first", "second"):
+        config = make_config(family, "adept", **RATES, bottleneck_dropout=0.1, results_dir=str(tmp_path / name))
+        records.append(loop.run(config))
+        adapters.append((tmp_path / name / "runs" / config.run_id / "adapter.safetensors").read_bytes())
+    assert stripped(records[0]) == stripped(records[1])
+    assert adapters[0] == adapters[1]
+    other = loop.run(make_config(family, "adept", **RATES, bottleneck_dropout=0.1, seed=1))
+    assert other["history"][0]["train_loss"] != records[0]["history"][0]["train_loss"]
+
+
+def test_record_and_files_are_as_the_contract_has_them(make_config, tmp_path):
+    config = make_config("t5", "adept", eval_every=3, **RATES)
+    record = loop.run(config)
+    folder = tmp_path / "results" / "runs" / config.run_id
+    assert json.loads((tmp_path / "results" / "runs" / f"{config.run_id}.json").read_text()) == record
+    assert set(record) >= {
+        "schema", "run_id", "status", "config", "trainable_params", "total_params", "param_groups", "history", "best_step", "validation",
+        "test", "sizes", "timing", "peak_memory_bytes", "provenance",
+    }  # fmt: skip
+    assert record["status"] == "completed" and record["schema"] == 1
+    assert record["trainable_params"] == 5 * 32 + 3 * (2 * 32 + 1) + 32 == sum(g["params"] for g in record["param_groups"].values())
+    assert {g["lr"] for g in record["param_groups"].values()} == {0.3, 1e-2}
+    assert [entry["step"] for entry in record["history"]] == [3, 4]
+    assert record["sizes"] == {"train": 24, "validation": 12, "test": 12}
+    assert record["notes"] == ["sizes 24/12/12 differ from the paper's 2490/138/139"]
+    assert record["provenance"]["data_origin"] == "local" and record["provenance"]["packages"]["torch"] == torch.__version__
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+    predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    hits = [p["prediction"] in p["references"] for p in predictions]
+    assert len(hits) == 12 and 100 * sum(hits) / 12 == pytest.approx(record["test"]["accuracy"])
+    assert json.loads((folder / "adapter.json").read_text())["shapes"]["encoder.embed_tokens.prompt"] == [5, 32]
+
+
+def test_a_finished_run_is_not_run_again(make_config, monkeypatch):
+    config = make_config("t5", "pt")
+    record = loop.run(config)
+    monkeypatch.setattr(loop, "open_session", lambda *_: pytest.fail("ran again"))
+    assert loop.run(config) == record
+
+
+def test_the_first_of_equal_checkpoints_is_tested(make_config, monkeypatch):
+    scores = iter([50.0, 70.0, 70.0, 60.0, 11.0])
+    weights = []
+
+    def fake(session, _):
+        weights.append(checkpoint.snapshot(session.trainables))
+        return {"accuracy": next(scores)}, ["0"] * 12
+
+    monkeypatch.setattr(loop, "evaluate", fake)
+    config = make_config("t5", "adept", steps=8, **RATES)
+    record = loop.run(config)
+    assert record["best_step"] == 4 and record["validation"] == {"accuracy": 70.0} and record["test"] == {"accuracy": 11.0}
+    for name, tensor in weights[-1].items():  # what the test saw is what validation saw at step 4
+        assert torch.equal(tensor, weights[1][name]) and not torch.equal(tensor, weights[3][name])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_accumulation_sums_to_one_large_batch(make_config, family):
+    """Rows of one target length: two batches of 4 give the step of one batch of 8."""
+    sessions = []
+    for batch_size, grad_accum in ((8, 1), (4, 2)):
+        config = make_config(family, "adept", batch_size=batch_size, grad_accum=grad_accum, model_dropout=0, group_by_length=False, **RATES)
+        session = loop.open_session(config)
+        train = session.codec.encode(load_data(session.task, config).train)
+        optimizer = make_optimizer(parameter_groups(session.model, METHODS["adept"].lrs, config), config)
+        loop.train_step(session, optimizer, loop.micro_batches(session, train), 1.0)
+        sessions.append(session)
+    for ours, theirs in zip(*(s.trainables.values() for s in sessions), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ["zero_shot", "dept", "adept", "lora"])
+@pytest.mark.parametrize("task", ["rte", "cb"])
+def test_likelihood_equals_scoring_each_label_alone(make_config, family, method, task):
+    session = loop.open_session(make_config(family, method, task=task, scoring="likelihood", targets="words"))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in session.trainables.values():
+            parameter.normal_(std=0.3)
+    data = session.codec.encode(load_data(session.task, session.config).validation)
+    labels = session.task.labels(session.config)
+    predicted = loop.predict(session, data)
+    session.model.eval()
+    for example, label in zip(data, predicted, strict=True):
+        scores = []
+        for candidate in labels:
+            alone = dataclasses.replace(example, target_ids=tuple(session.codec.target_ids(candidate)))
+            batch = session.codec.train_batch([alone])
+            scores.append(-session.model(**batch).loss.item() * len(alone.target_ids))
+        assert label == labels[max(range(len(labels)), key=scores.__getitem__)]
+
+
+@pytest.mark.parametrize("family", ["llama", "codegen"])
+def test_logits_at_targets_only_give_the_full_loss(make_config, family):
+    session = loop.open_session(make_config(family, "adept"))
+    session.model.eval()
+    examples = session.codec.encode(load_data(session.task, session.config).train[:6])
+    batch = session.codec.train_batch(examples)
+    labels = torch.full_like(batch["input_ids"], IGNORED)
+    for row, example in zip(labels, examples, strict=True):
+        start = len(session.codec.prompt_ids) + len(example.source_ids)
+        row[start : start + len(example.target_ids)] = torch.tensor(example.target_ids)
+    full = session.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
+    torch.testing.assert_close(session.model(**batch).loss, full)
+
+
+def test_predictions_do_not_depend_on_the_batch(make_config):
+    predictions = []
+    for size in (1, 5, 64):
+        session = loop.open_session(make_config("llama", "dept", eval_batch_size=size))
+        data = session.codec.encode(load_data(session.task, session.config).validation)
+        predictions.append(loop.predict(session, data))
+    assert predictions[0] == predictions[1] == predictions[2]
+
+
+def test_a_label_that_goes_on_is_wrong(make_config, monkeypatch):
+    """The generated string "00" must not pass as "0" because generation stopped early."""
+    session = loop.open_session(make_config("t5", "pt"))
+    zero = session.codec.tokenizer("0", add_special_tokens=False).input_ids
+    seen = {}
+
+    def generate(**arguments):
+        seen.update(arguments)
+        return torch.tensor([[0, *zero * arguments["max_new_tokens"]]])
+
+    monkeypatch.setattr(session.model, "generate", generate)
+    example = session.codec.encode(load_data(session.task, session.config).test[:1])
+    assert loop.predict(session, example) == ["0" * (seen["max_new_tokens"] * len(zero))] and seen["max_new_tokens"] >= 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make_config, tmp_path):
+    config = make_config("t5", "adept", prompt_lr=1e30, offset_lr=1e30, steps=6, warmup_steps=0, max_grad_norm=0)
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d.*1e\+30.*train:\d+"):
+        loop.run(config)
+    assert results.find(config.results_dir, config.run_id) is None
+
+
+def test_dropout_in_the_frozen_model_is_a_switch(make_config):
+    losses = {}
+    for rate in (None, 0):
+        session = loop.open_session(make_config("t5", "pt", model_dropout=rate))
+        session.model.train()
+        batch = session.codec.train_batch(session.codec.encode(load_data(session.task, session.config).train[:4]))
+        torch.manual_seed(0)
+        losses[rate] = [session.model(**batch).loss.item() for _ in range(2)]
+    assert losses[None][0] != losses[None][1] and losses[0][0] == losses[0][1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ["adept", "lora", "full"])
+def test_bf16_trains_fp32_parameters_in_a_bf16_model(make_config, family, method):
+    config = make_config(family, method, precision="bf16", scoring="likelihood")
+    session = loop.open_session(config)
+    assert {p.dtype for p in session.trainables.values()} == {torch.float32}
+    assert all(p.dtype == torch.bfloat16 for p in session.model.parameters() if not p.requires_grad)
+    assert all(math.isfinite(entry["train_loss"]) for entry in loop.run(config)["history"])
+
+
+def test_init_from_starts_where_the_other_run_ended(make_config, tmp_path):
+    source = loop.run(make_config("t5", "adept", task="rte", **RATES))
+    weights = checkpoint.read_weights(tmp_path / "results" / "runs" / source["run_id"])
+    seen = []
+
+    original = loop.train
+
+    def spy(session, *rest):
+        seen.append(checkpoint.snapshot(session.trainables))
+        return original(session, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train", spy)
+        loop.run(make_config("t5", "adept", task="mrpc", init_from=source["run_id"], **RATES))
+    assert all(torch.equal(seen[0][name], weights[name]) for name in weights)
+    with pytest.raises(UserError, match=r"does not fit: .*prompt is \[5, 32\], this run needs \[6, 32\]"):
+        loop.run(make_config("t5", "adept", prompt_len=6, init_from=source["run_id"]))
+    with pytest.raises(UserError, match=r"does not fit: it has, but this method and model lack, .*offset"):
+        loop.run(make_config("t5", "pt", prompt_len=5, init_from=source["run_id"]))
+    with pytest.raises(UserError, match="no adapter 'nothing'"):
+        loop.run(make_config("t5", "adept", init_from="nothing"))
+
+
+def test_prompt_longer_than_the_models_positions_is_told(make_config):
+    with pytest.raises(UserError, match="exceed the model's 512 positions"):
+        loop.open_session(make_config("llama", "pt", prompt_len=500))
+
+
+def test_free_targets_cannot_be_scored_by_likelihood(make_config):
+    with pytest.raises(UserError, match="--scoring likelihood needs a task with labels"):
+        loop.run(make_config("t5", "pt", task="stsb", scoring="likelihood"))
+
+
+@pytest.mark.parametrize("task", ["rte", "mrpc", "stsb", "cola", "sst2", "cb", "boolq", "wic", "movie_reviews"])
+@pytest.mark.parametrize("protocol", ["paper", "official"])
+def test_every_task_runs_under_both_protocols(make_config, task, protocol):
+    record = loop.run(make_config("t5", "adept", task=task, protocol=protocol, steps=1))
+    assert set(record["test"]) == set(loop.TASKS[task].metrics) and record["provenance"]["protocol"] == protocol
