@@ -7,7 +7,7 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,11 @@ class Session:
     @property
     def trainables(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def answer(self, sources: Sequence[str]) -> list[str]:
+        """The predicted string for each source text, rendered as the task renders its rows ("review: ...")."""
+        examples = [Example(str(i), source, "", ()) for i, source in enumerate(sources)]
+        return predict(self, self.codec.encode(examples))
 
     def autocast(self) -> contextlib.AbstractContextManager:
         enabled = self.config.precision == "bf16"

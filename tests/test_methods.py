@@ -1,5 +1,7 @@
 """Every method: the paper's parameter counts, what moves in a step, one golden step."""
 
+import json
+
 import pytest
 import torch
 import transformers
@@ -8,7 +10,7 @@ from conftest import FAMILIES
 from adept import checkpoint
 from adept.config import resolve
 from adept.data import load_data
-from adept.loop import micro_batches, open_session, run, train_step
+from adept.loop import evaluate, micro_batches, open_session, run, train_step
 from adept.methods import METHODS
 from adept.optim import make_optimizer, parameter_groups
 
@@ -118,10 +120,10 @@ def test_saved_and_loaded_adapters_predict_the_same(make_config, family, method,
     trained = checkpoint.read_weights(tmp_path / "results" / "runs" / record["run_id"])
     assert {name: tuple(p.shape) for name, p in session.trainables.items()} == {name: tuple(t.shape) for name, t in trained.items()}
     assert all(torch.equal(p, trained[name]) for name, p in session.trainables.items())
-    from adept.loop import evaluate
-
-    test = session.codec.encode(load_data(session.task, config).test)
-    assert evaluate(session, test)[0] == record["test"]
+    test = load_data(session.task, config).test
+    assert evaluate(session, session.codec.encode(test))[0] == record["test"]
+    predictions = (tmp_path / "results" / "runs" / record["run_id"] / "predictions.jsonl").read_text().splitlines()
+    assert session.answer([e.source for e in test]) == [json.loads(line)["prediction"] for line in predictions]
 
 
 def test_the_released_dept_checkpoint_fills_our_dept(make_config, shared):

@@ -1,0 +1,59 @@
+"""What README promises is true, and the design's rules hold in the sources."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from adept.config import command_line, parse, resolve
+from adept.report import markdown
+from adept.sweep import load_table
+
+SOURCES = sorted([*(ROOT / "adept").glob("*.py"), ROOT / "train.py"])
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def tracked() -> list[Path]:
+    names = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("table", ["quickstart", "first_results"])
+def test_readme_tables_are_made_from_the_run_records(table):
+    block = re.search(rf"<!-- table: {table} -->\n(.*?)<!-- end -->", README, re.DOTALL).group(1)
+    expected = markdown(load_table(ROOT / "configs" / f"{table}.yaml", {"results_dir": str(ROOT / "results")}))
+    assert "missing" not in expected
+    assert block == expected, f"run: python -m adept.report configs/{table}.yaml and put results/tables/{table}.md into README.md"
+
+
+def test_readme_tree_names_every_module_config_and_script():
+    for path in [*SOURCES, *(ROOT / "configs").glob("*.yaml"), *(ROOT / "scripts").glob("*.sh")]:
+        assert path.name in README or path.name == "__init__.py", path
+
+
+def test_readme_commands_resolve():
+    commands = re.findall(r"train\.py (--task [^`#\n]*)", README)
+    assert commands
+    for command in commands:
+        resolve(parse(command_line(""), shlex.split(command))[0])
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_methods_and_families_are_known_in_one_file_only(path):
+    text = path.read_text(encoding="utf-8")
+    if path.name != "methods.py":
+        assert not re.search(r"\.method\s*(==|!=|in\b)", text)
+    if path.name != "models.py":
+        assert not re.search(r"[\"'](t5|llama|codegen|gpt)[\"']\s*(in|==)", text)
+    if path.name not in ("models.py", "data.py", "loop.py"):
+        assert "encoder_decoder" not in text
+
+
+def test_no_absolute_paths_of_a_machine():
+    pattern = re.compile(r"(?<![\w.:/])/(home|root|work|data|mnt|Users)/\w")
+    for path in tracked():
+        if path.suffix in {".py", ".sh", ".yaml", ".md", ".toml", ".txt", ".json", ".jsonl", ".ini"}:
+            assert not pattern.search(path.read_text(encoding="utf-8")), path
