@@ -172,7 +172,7 @@ def model_label(model: str) -> str:
 
 @functools.cache
 def model_identity(model: str) -> str:
-    """Alias or hub id as it is; a local folder by its name, config and file sizes, not by where it lies."""
+    """Alias or hub id as it is; a local folder by its name, config, file sizes and samples of its weights, not by where it lies."""
     folder = Path(model)
     if not folder.is_dir():
         return model
@@ -181,6 +181,11 @@ def model_identity(model: str) -> str:
         digest.update(f"{path.name}:{path.stat().st_size}".encode())
         if path.name == "config.json":
             digest.update(path.read_bytes())
+        elif path.suffix != ".json":
+            with open(path, "rb") as file:  # 64 places tell two fine-tuned models apart; all bytes of a large one would take minutes
+                for part in range(64):
+                    file.seek(path.stat().st_size * part // 64)
+                    digest.update(file.read(4096))
     return f"{folder.name}@{digest.hexdigest()[:12]}"
 
 
@@ -205,7 +210,7 @@ def check_value(field: dataclasses.Field, hint: Any, value: Any) -> Any:
         # YAML 1.1 reads 1e-3 as a string, a command line everything.
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = None
         if number is not None and (kind is float or number.is_integer()):
             value = int(value) if kind is int and isinstance(value, str) and value.lstrip("+-").isdigit() else kind(number)
@@ -282,8 +287,20 @@ def apply_layer(values: dict, layer: Mapping[str, Any], tags: set[str], source: 
     for key, block in blocks:
         for name in block:
             check_key(name, f"{source}, {key}")
-        if {word.removeprefix("@") for word in key.split()} <= tags:
+        words = {word.removeprefix("@") for word in key.split()}
+        if unknown := words - known_tags() - tags:
+            raise UserError(f"{source}: '{key}' names no method, task, group or model; {nearest(min(unknown), known_tags())}")
+        if words <= tags:
             values.update(block)
+
+
+def known_tags() -> set[str]:
+    """What an "@" block may name, besides the run's own model."""
+    from adept.methods import METHODS
+    from adept.models import ALIASES, BUNDLED
+    from adept.tasks import TASKS
+
+    return {*METHODS, *TASKS, *(group for task in TASKS.values() for group in task.groups), "large", "mrqa", *ALIASES, BUNDLED}
 
 
 def check_key(key: Any, source: str) -> None:
@@ -291,16 +308,16 @@ def check_key(key: Any, source: str) -> None:
         raise UserError(f"{source}: unknown field '{key}'; {nearest(str(key), FIELDS)}")
 
 
-def resolve(flags: Mapping[str, Any], config_file: str | None = None) -> RunConfig:
-    """The full RunConfig of a run from its flags (or a sweep's overrides) and all layers below them.
+def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source: str = "command line") -> RunConfig:
+    """The full RunConfig of a run from its flags (or a table's fields, named by `source`) and all layers below them.
 
     Raises UserError for unknown names, bad values, a flag that the method does not use, and a required value left empty.
     """
-    from adept.methods import METHODS, find_method
+    from adept.methods import find_method, method_specific_fields
     from adept.tasks import find_task
 
     for key in flags:
-        check_key(key, "command line")
+        check_key(key, source)
     user_layer = read_yaml(Path(config_file)) if config_file else {}
 
     def chosen(name: str) -> str:
@@ -320,21 +337,20 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None) -> RunConf
 
     layers = [(base := ROOT / "configs" / "base.yaml", read_yaml(base)), (protocol_file, read_yaml(protocol_file))]
     values: dict[str, Any] = {}
-    for source, layer in layers:
-        apply_layer(values, layer, tags, source.name)
+    for path, layer in layers:
+        apply_layer(values, layer, tags, path.name)
     given: dict[str, Any] = {}
     apply_layer(given, user_layer, tags, str(config_file))
     given.update(flags)
     values.update(given)
 
-    method_fields = {name for row in METHODS.values() for name in row.fields}
-    for name in sorted(method_fields - set(method.fields)):
+    for name in sorted(method_specific_fields() - set(method.fields)):
         if given.get(name) is not None:
             raise UserError(
                 f"--{name} has no effect on method '{chosen('method')}', which uses {', '.join(method.fields) or 'none of them'}"
             )
         values[name] = None
-    if not method.lrs:
+    if "steps" not in method.fields:
         values["steps"] = 0
     values["task"], values["method"] = chosen("task"), chosen("method")
     for name, default in (("max_source_len", task.max_source_len), ("select_on", task.metrics[0])):
@@ -347,7 +363,7 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None) -> RunConf
     if "offset_len" in method.fields and values.get("offset_len") is None:
         values["offset_len"] = values["max_source_len"]
     for name in method.fields:
-        if values.get(name) is None:
+        if values.get(name, FIELDS[name].default) is None:
             raise UserError(f"method '{chosen('method')}' needs --{name}: {FIELDS[name].metadata['help']}")
     config = RunConfig(**values)
     method.check(config)
@@ -364,10 +380,11 @@ class OneLineParser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def command_line(description: str, *, required_task: bool = True) -> OneLineParser:
-    """A parser with one flag per RunConfig field, and --config."""
+def command_line(description: str, *, config_file: bool = True) -> OneLineParser:
+    """A parser with one flag per RunConfig field, and --config unless the command has a table file."""
     parser = OneLineParser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    parser.add_argument("--config", metavar="FILE", help="YAML file of fields, above the protocol and below the flags")
+    if config_file:
+        parser.add_argument("--config", metavar="FILE", help="YAML file of fields, above the protocol and below the flags")
     for field in FIELDS.values():
         kind, _ = split_optional(field_types()[field.name])
         shown = "" if field.default in (None, dataclasses.MISSING) else f" [{field.default}]"
@@ -385,7 +402,7 @@ def parse(parser: OneLineParser, arguments: list[str]) -> tuple[dict[str, Any], 
             raise UserError(f"unknown flag {word.split('=')[0]}; {nearest(word.split('=')[0].removeprefix('--'), flags)}")
         raise UserError(f"unexpected word '{word}': flags look like --task rte")
     flags = {
-        name: (None if value == "none" and split_optional(field_types()[name])[1] else value)
+        name: (None if value.lower() == "none" and split_optional(field_types()[name])[1] else value)
         for name, value in vars(namespace).items()
         if name in FIELDS
     }

@@ -112,6 +112,9 @@ def load_data(task: Task, config: RunConfig) -> Data:
         rows, origin = load_rows(task, split, config)
         loaded[split] = render(task, split, rows, f"{task.name}/{split} ({origin})", config)
     train, validation, test = split_examples(task, loaded, config.split_seed)
+    for name, part in (("training", train), ("validation", validation), ("test", test)):
+        if not part:
+            raise UserError(f"task '{task.name}' ({origin}): no {name} rows are left after the split ({task.split.value})")
     if config.few_shot is not None:
         train = few_shot(train, config.few_shot, config.seed)
     digest = hashlib.sha256()

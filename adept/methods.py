@@ -34,7 +34,8 @@ class Method:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return (*self.uses, *dict.fromkeys(self.lrs.values()))
+        """All RunConfig fields that only some methods read, and this one does."""
+        return (*self.uses, *dict.fromkeys(self.lrs.values()), *(("steps",) if self.lrs else ()))
 
     def check(self, config: RunConfig) -> None:
         """Raises UserError where fields that are right alone contradict each other."""
@@ -145,6 +146,11 @@ METHODS: dict[str, Method] = {
     ),
     "dept_relu": Method(apply=prompted(relu_offset), lrs=PROMPT_RATE | OFFSET_RATE, uses=(*PROMPT_FIELDS, "rank"), virtual_prompt=True),
 }
+
+
+def method_specific_fields() -> set[str]:
+    """RunConfig fields that some methods read and others do not."""
+    return {name for row in METHODS.values() for name in row.fields}
 
 
 def find_method(name: str) -> Method:

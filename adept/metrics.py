@@ -47,7 +47,9 @@ def matthews(predictions, references, labels) -> float:
     """Matthews correlation; an invalid prediction becomes the opposite of its gold class."""
     predicted, gold = classes(predictions, references, labels)
     predicted = np.where(predicted < 0, 1 - gold, predicted)
-    return 100 * float(sk.matthews_corrcoef(gold, predicted))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # one class only: 0, not a warning
+        return 100 * float(sk.matthews_corrcoef(gold, predicted))
 
 
 def numbers(strings: Sequence[str]) -> np.ndarray:
@@ -65,6 +67,8 @@ def numbers(strings: Sequence[str]) -> np.ndarray:
 
 def correlation(statistic: Callable) -> Metric:
     def metric(predictions, references, labels=None) -> float:
+        if len(predictions) < 2:
+            return 0.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a constant input has no correlation: 0, not a warning
             value = statistic(numbers(predictions), numbers([r[0] for r in references]))[0]

@@ -125,7 +125,7 @@ def metrics_label(cells: dict[str, dict[str, Cell]], column: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = command_line(__doc__)
+    parser = command_line(__doc__, config_file=False)
     parser.add_argument("table", type=Path, help="configs/<table>.yaml")
     try:
         overrides, rest = parse(parser, arguments)

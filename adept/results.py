@@ -46,6 +46,8 @@ def find(results_dir: str, run_id: str) -> dict | None:
         raise UserError(f"{path} is no readable run record ({error}); move it away to run again") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UserError(f"{path} is not of schema {SCHEMA}; it was written by another version of adept")
+    if missing := {"run_id", "config", "history", "best_step", "validation", "test", "trainable_params", "notes"} - record.keys():
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; move it away to run again")
     return record
 
 
@@ -57,11 +59,11 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)  # temporary files are private; a record is for everyone
+            os.replace(file.name, path)
         except BaseException:
             os.unlink(file.name)
             raise
-    os.chmod(file.name, 0o644)  # temporary files are private; a record is for everyone
-    os.replace(file.name, path)
 
 
 def write(results_dir: str, record: dict) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from adept.config import FIELDS, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
-from adept.methods import METHODS, find_method
+from adept.methods import find_method, method_specific_fields
 
 
 @dataclass(frozen=True)
@@ -52,33 +52,54 @@ def load_table(path: Path, overrides: Mapping[str, Any]) -> Table:
     for axis in (content["rows"], content["columns"]):
         if axis not in FIELDS:
             raise UserError(f"{path}: '{axis}' is no RunConfig field; {nearest(axis, FIELDS)}")
-    runs = [flags for entry in content["grid"] for flags in expand({**content["fields"], **entry}, overrides)]
+    runs: dict[str, tuple[RunConfig, dict]] = {}  # by run id: two entries may name one run
+    for entry in content["grid"]:
+        if not isinstance(entry, dict):
+            raise UserError(f"{path}: each entry of 'grid' must hold {{field: value}}, not {entry!r}")
+        for flags in expand({**content["fields"], **entry}, overrides, str(path)):
+            config = resolve(flags, source=str(path))
+            runs.setdefault(config.run_id, (config, flags))
+    for name, value in overrides.items():
+        if not any(name in flags for _, flags in runs.values()):
+            raise UserError(f"--{name} {value} has no effect on any run of {path}")
     return Table(
         name=path.stem,
         title=content["title"],
         note=content["note"],
         rows=content["rows"],
         columns=content["columns"],
-        configs=[resolve(flags) for flags in runs],
-        commands=["python train.py " + " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in flags.items()) for flags in runs],
+        configs=[config for config, _ in runs.values()],
+        commands=[command(flags) for _, flags in runs.values()],
         overrides=overrides,
     )
 
 
-def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One grid entry -> flags of each of its runs. An override or common field that the run's method does not use is left out."""
+def command(flags: Mapping[str, Any]) -> str:
+    """The train.py command of one run."""
+    words = [f"--{name} {'none' if value is None else shlex.quote(str(value))}" for name, value in flags.items()]
+    return " ".join(["python train.py", *words])
+
+
+def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "grid") -> list[dict[str, Any]]:
+    """One grid entry -> flags of each of its runs. An override or common field that the run's method does not use is left out.
+
+    Raises UserError naming `source` for a value that is neither plain nor a list of plain ones.
+    """
     lists = {name: value if isinstance(value, list) else [value] for name, value in {**entry, **overrides}.items()}
-    method_fields = {name for row in METHODS.values() for name in row.fields}
+    for name, values in lists.items():
+        if not values or any(isinstance(value, (list, dict)) for value in values):
+            raise UserError(f"{source}: '{name}' must be a value or a list of values, not {entry.get(name)!r}")
+    method_fields = method_specific_fields()
     runs = []
     for values in itertools.product(*lists.values()):
         flags = dict(zip(lists, values, strict=True))
-        used = find_method(flags.get("method", FIELDS["method"].default)).fields
+        used = find_method(str(flags.get("method", FIELDS["method"].default))).fields
         runs.append({name: value for name, value in flags.items() if name not in method_fields or name in used})
     return runs
 
 
 def main(arguments: list[str]) -> int:
-    parser = command_line(__doc__)
+    parser = command_line(__doc__, config_file=False)
     parser.add_argument("table", type=Path, help="configs/<table>.yaml")
     parser.add_argument("--dry_run", action="store_true", help="print the commands and their number")
     try:

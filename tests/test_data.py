@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adept.config import UserError
-from adept.data import IGNORED, Codec, Example, batch_indices, few_shot, load_rows
+from adept.data import IGNORED, Codec, Example, batch_indices, few_shot, load_data, load_rows
 from adept.tasks import TASKS
 
 
@@ -137,3 +137,12 @@ def test_parquet_and_jsonl_rows_are_the_same(tmp_path, make_config):
 def test_a_data_dir_that_is_no_folder_is_told(make_config):
     with pytest.raises(UserError, match="--data_dir nowhere is not a folder"):
         load_rows(TASKS["rte"], "train", make_config(data_dir="nowhere"))
+
+
+def test_a_split_without_rows_is_told(tmp_path, make_config):
+    (tmp_path / "rte").mkdir()
+    row = '{"sentence1": "a", "sentence2": "b", "label": 0}\n'
+    (tmp_path / "rte" / "train.jsonl").write_text(row)
+    (tmp_path / "rte" / "validation.jsonl").write_text(row)
+    with pytest.raises(UserError, match="no validation rows are left after the split"):
+        load_data(TASKS["rte"], make_config(data_dir=str(tmp_path)))
