@@ -74,13 +74,12 @@ def open_session(config: RunConfig) -> Session:
     task, method, device = TASKS[config.task], METHODS[config.method], pick_device(config.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     model, tokenizer = models.load(config)
-    if config.precision == "bf16":
-        model.to(torch.bfloat16)  # the method's own parameters are made in fp32 afterwards
     seed_everything(config.seed)
     model = method.apply(model, tokenizer, config)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    if config.precision == "bf16":
+        for parameter in model.parameters():  # not model.to(): buffers such as rotary frequencies need their digits
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.bfloat16)
     model.to(device)
     wrapped = [m for m in model.modules() if isinstance(m, PromptedEmbedding)]
     vocab_size = wrapped[0].vocab_size if wrapped else 0
