@@ -42,6 +42,7 @@ def save(folder: Path, session: Session) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.cpu().contiguous() for name, tensor in snapshot(session.trainables).items()}
     save_file(weights, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it private; an adapter is for everyone
     description = {
         "method": session.config.method,
         "base_model": session.config.model,

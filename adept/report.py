@@ -112,6 +112,7 @@ def curves(table: Table, path: Path) -> None:
                 else:
                     axis.axhline(points[0][1], linestyle="--", **style)
         axis.set(title=column, xlabel="step", ylabel=f"validation {metrics_label(cells, column)} (%)")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:
             axis.legend()
