@@ -331,9 +331,7 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
     if not protocol_file.is_file():
         known = [path.stem for path in protocol_file.parent.glob("*.yaml")]
         raise UserError(f"unknown protocol '{chosen('protocol')}'; {nearest(chosen('protocol'), known)}")
-    tags = {task.name, *task.groups, chosen("method"), model_label(chosen("model"))}
-    if (suite := chosen("model")) != model_label(suite):
-        tags.add(suite)
+    tags = {task.name, *task.groups, chosen("method"), chosen("model"), model_label(chosen("model"))}
 
     layers = [(base := ROOT / "configs" / "base.yaml", read_yaml(base)), (protocol_file, read_yaml(protocol_file))]
     values: dict[str, Any] = {}

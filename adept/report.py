@@ -64,11 +64,16 @@ def layout(table: Table) -> dict[str, dict[str, Cell]]:
     return {row: {column: choose(configs) for column, configs in columns.items()} for row, columns in cells.items()}
 
 
+def column_metrics(cells: dict[str, dict[str, Cell]]) -> dict[str, str]:
+    """{column: the metric it prints}, in the order of the grid."""
+    return {column: cell.metric for row in cells.values() for column, cell in row.items()}
+
+
 def markdown(table: Table) -> str:
     """The table with its heading, what was overridden, notes of its records, and the number of missing runs."""
     cells = layout(table)
-    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
-    metrics = {column: cell.metric for row in cells.values() for column, cell in row.items()}
+    metrics = column_metrics(cells)
+    columns = list(metrics)
     heading = [f"{column} ({metrics[column]})" for column in columns]
     lines = [f"**{table.title}**", ""]
     changed = {name: value for name, value in table.overrides.items() if name != "results_dir"}
@@ -99,7 +104,8 @@ def curves(table: Table, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     cells = layout(table)
-    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    metrics = column_metrics(cells)
+    columns = list(metrics)
     figure, axes = plt.subplots(1, len(columns), figsize=(1.5 + 4 * len(columns), 3.6), squeeze=False, layout="constrained")
     for axis, column in zip(axes[0], columns, strict=True):
         for number, (row, by_column) in enumerate(cells.items()):
@@ -111,7 +117,7 @@ def curves(table: Table, path: Path) -> None:
                     axis.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
                 else:
                     axis.axhline(points[0][1], linestyle="--", **style)
-        axis.set(title=column, xlabel="step", ylabel=f"validation {metrics_label(cells, column)} (%)")
+        axis.set(title=column, xlabel="step", ylabel=f"validation {metrics[column]} (%)")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:
@@ -119,10 +125,6 @@ def curves(table: Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
-
-
-def metrics_label(cells: dict[str, dict[str, Cell]], column: str) -> str:
-    return next(by_column[column].metric for by_column in cells.values() if column in by_column)
 
 
 def main(arguments: list[str]) -> int:
