@@ -1,6 +1,7 @@
 """Train one method on one task and write its run record.
 
 python train.py --task rte --method adept --prompt_len 60 --bottleneck 10
+python train.py --task @superglue --method pt
 python train.py --task movie_reviews --model smollm2-135m --method adept --prompt_len 7 --bottleneck 8 --steps 60
 """
 
@@ -13,26 +14,40 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from adept.config import UserError, command_line, parse, resolve
 from adept.results import find, record_path, table_line
+from adept.tasks import task_names
 
 
 def main(arguments: list[str]) -> int:
     try:
         flags, rest = parse(command_line(__doc__), arguments)
-        config = resolve(flags, getattr(rest, "config", None))
-        if (record := find(config.results_dir, config.run_id)) is None:
-            from adept.loop import run
-
-            record = run(config)
-        else:
-            print(f"already done: {record_path(config.results_dir, config.run_id)}", file=sys.stderr)
-        print(table_line(record))
-        return 0
+        names = task_names(flags["task"]) if flags.get("task") else (None,)
+        failures = [name for name in names if not succeeds({**flags, "task": name} if name else flags, getattr(rest, "config", None))]
+        if failures and len(names) > 1:
+            print(f"error: {len(failures)} of {len(names)} tasks did not run: {', '.join(failures)}", file=sys.stderr)
+        return 2 if failures else 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: nothing of this run is recorded", file=sys.stderr)
         return 130
+
+
+def succeeds(flags: dict, config_file: str | None) -> bool:
+    """Runs one task, or finds it done, and prints its line. A user's mistake is told in one line, so that a group's other tasks run."""
+    try:
+        config = resolve(flags, config_file)
+        if (record := find(config.results_dir, config.run_id)) is None:
+            from adept.loop import run
+
+            record = run(config)
+        else:
+            print(f"already done: {record_path(config.results_dir, config.run_id)}", file=sys.stderr)
+        print(table_line(record), flush=True)
+        return True
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return False
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Layers, later ones win: dataclass defaults < configs/base.yaml < configs/protocol/<protocol>.yaml < --config FILE < flags.
 A YAML layer is a mapping of field names. A key that begins with "@" opens a block that applies only to some runs:
-"@pt" (a method), "@rte" (a task), "@large" (a task group), "@smollm2-135m" (a model), or several words that must all match
+"@pt" (a method), "@rte" (a task), "@large" or "@glue" (a task group), "@smollm2-135m" (a model), or several words that must all match
 ("@dept @mrqa"). Blocks apply in the order written, after the layer's plain keys.
 """
 
@@ -48,10 +48,12 @@ class RunConfig:
 
     # What is run
     task: str = option(help="task name from adept/tasks.py (Appendix D)")
+    task_file: str | None = option(None, "YAML file of a task of your own (README.md), in place of a name")
     method: str = option("adept", "method name from adept/methods.py (Section 3)")
     model: str = option("t5-base", "alias (t5-base, t5-3b, codegen-350m, llama3-8b, smollm2-135m), hub id or local folder (Appendix C)")
     model_revision: str | None = option(None, "hub revision of the model to pin; None: the newest")
     protocol: str = option("paper", "configs/protocol/NAME.yaml: 'paper' (its text) or 'official' (its released code, bug for bug)")
+    data_revision: str | None = option(None, "hub revision of the data set to pin; None: the row's, else the newest")
     init_from: str | None = option(None, "RUN_ID or adapter folder to start the trained parameters from (Appendix B.2)")
 
     # The method's shape; None where the method has no such part
@@ -117,25 +119,74 @@ class RunConfig:
         None, "target tokens with EOS; None: the longest label, 20 for free text (released code)", minimum=1
     )
     targets: str = option("digits", "label strings: 'digits' (released code) or 'words' (T5's)", choices=("digits", "words"))
-    stsb_rounding: float = option(
-        0.2, "STS-B targets: 0.2 (T5), gold unrounded; or 0.1, gold rounded too (released code)", choices=(0.2, 0.1)
-    )
     split_seed: int = option(42, "of the permutation that halves the validation set or carves 1,000 rows (released code: 42)", minimum=0)
     few_shot: int | None = option(None, "train on this many examples, balanced over classes (Appendix B.2)", minimum=1)
+    few_shot_rule: str | None = option(
+        None,
+        "'balanced' draws exactly --few_shot; 'released' draws k // classes of each, 30 of 32 with three classes (released code)",
+        choices=("balanced", "released"),
+    )
     group_by_length: bool = option(True, "batches of similar length (seeded); false: plain shuffling (released code)")
+    eval_rows: int | None = option(None, "only the first rows of validation and test are evaluated; None: all (Section 4.1)", minimum=1)
     eval_every: int = option(1000, "steps between evaluations on the validation set (Appendix C)", minimum=1)
     scoring: str = option(
         "generate",
         "prediction by 'generate' (greedy, whole vocabulary: released code) or by label 'likelihood'",
         choices=("generate", "likelihood"),
     )
+    max_new_tokens: int | None = option(
+        None, "tokens generated; None: one more than the longest label, for free text max_target_len - 1 (released code)", minimum=1
+    )
     select_on: str | None = option(None, "validation metric that selects the checkpoint; None: the task's first (released code)")
+
+    # What only some tasks read; None for the others
+    stsb_rounding: float | None = option(
+        None, "STS-B targets: 0.2 (T5), gold unrounded; or 0.1, gold rounded too (released code)", choices=(0.2, 0.1)
+    )
+    qa_references: str | None = option(
+        None, "question answering: 'all' answers are right (max over them), or the 'first' alone (released code)", choices=("all", "first")
+    )
+    pad_punctuation: bool | None = option(
+        None, "question answering: blanks around punctuation in texts and answers (released code, after T5)"
+    )
+    cut_references: bool | None = option(
+        None, "free text: gold answers are cut to max_target_len tokens as predictions are (released code)"
+    )
+    squad_target: str | None = option(
+        None, "SQuAD's target: the 'first' answer, or the answers' list as Python prints it (released code)", choices=("first", "printed")
+    )
+    record_scoring: str | None = option(
+        None, "ReCoRD: by 'query', max over its answers; or by 'row', each with one answer (released code)", choices=("query", "row")
+    )
+    winogrande_options: str | None = option(
+        None, "WinoGrande shows 'both' options, or option1 under both names (released code)", choices=("both", "first_twice")
+    )
+    scitail_test: str | None = option(
+        None,
+        "SciTail is tested on the second of the validation set's 'halves' (Appendix D) or on the 'hub' test set",
+        choices=("halves", "hub"),
+    )
+    mbpp_prompt: str | None = option(
+        None,
+        "MBPP: signature and 'docstring' (MBXP; Appendix C) or the 'original' description with tests",
+        choices=("docstring", "original"),
+    )
+    mbpp_cleanup: str | None = option(
+        None,
+        "MBPP: the second version of a sample ends at its 'return', or is freed of stray 'lines' (Llama-3)",
+        choices=("return", "lines"),
+    )
+    temperature: float | None = option(None, "of sampling, 0: greedy (MBPP 0.6); samples depend on --eval_batch_size", minimum=0.0)
+    top_p: float | None = option(None, "nucleus of sampling (MBPP 0.95)", minimum=0.01, maximum=1.0)
+    samples: int | None = option(None, "programs drawn for each test row (MBPP 1; 10 or more for pass@10)", minimum=1)
 
     # Places and devices: no part of the run's id
     data_dir: str | None = option(None, "DIR/<task>/<split>.parquet or .jsonl are read before the hub is asked", place=True)
     results_dir: str = option("results", "RESULTS_DIR/runs/<run_id>.json is the run's record", place=True)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", place=True)
     eval_batch_size: int = option(64, "examples per batch at evaluation", minimum=1, place=True)
+    compare_scoring: bool = option(False, "score the test set by generation and by likelihood, and record how often they agree", place=True)
+    allow_code_execution: bool = option(False, "permit scoring to run generated programs, in adept/sandbox.py's confinement", place=True)
     log_every: int = option(10, "steps between points of the training loss", minimum=1, place=True)
     track: str = option("none", "'wandb' mirrors the run (WANDB_MODE=offline works)", choices=("none", "wandb"), place=True)
     wandb_project: str = option("adept", "wandb project", place=True)
@@ -155,6 +206,8 @@ class RunConfig:
         identity = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata["place"]}
         identity = {name: value for name, value in identity.items() if value != FIELDS[name].default}
         identity["model"] = model_identity(self.model)
+        if self.task_file is not None:  # by what it says, not by where it lies
+            identity["task_file"] = file_identity(self.task_file)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
         return f"{model_label(self.model)}-{self.task}-{self.method}-{digest}"
 
@@ -187,6 +240,10 @@ def model_identity(model: str) -> str:
                     file.seek(path.stat().st_size * part // 64)
                     digest.update(file.read(4096))
     return f"{folder.name}@{digest.hexdigest()[:12]}"
+
+
+def file_identity(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 
 def split_optional(hint: Any) -> tuple[type, bool]:
@@ -298,9 +355,9 @@ def known_tags() -> set[str]:
     """What an "@" block may name, besides the run's own model."""
     from adept.methods import METHODS
     from adept.models import ALIASES, BUNDLED
-    from adept.tasks import TASKS
+    from adept.tasks import GROUPS, TASKS
 
-    return {*METHODS, *TASKS, *(group for task in TASKS.values() for group in task.groups), "large", "mrqa", *ALIASES, BUNDLED}
+    return {*METHODS, *TASKS, *GROUPS, *ALIASES, BUNDLED}
 
 
 def check_key(key: Any, source: str) -> None:
@@ -314,19 +371,27 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
     Raises UserError for unknown names, bad values, a flag that the method does not use, and a required value left empty.
     """
     from adept.methods import find_method, method_specific_fields
-    from adept.tasks import find_task
+    from adept.tasks import find_task, task_specific_fields
 
     for key in flags:
         check_key(key, source)
     user_layer = read_yaml(Path(config_file)) if config_file else {}
 
-    def chosen(name: str) -> str:
-        value = flags.get(name, user_layer.get(name, FIELDS[name].default))
+    def chosen(name: str, otherwise: Any = None) -> str:
+        value = flags.get(name, user_layer.get(name, otherwise or FIELDS[name].default))
         if value is dataclasses.MISSING:
             raise UserError(f"--{name} is missing, for example --{name} rte")
         return check_value(FIELDS[name], str, value)
 
-    task, method = find_task(chosen("task")), find_method(chosen("method"))
+    method = find_method(chosen("method"))
+    if (file := flags.get("task_file", user_layer.get("task_file"))) is not None:
+        from adept.task_file import read_task
+
+        task = read_task(Path(check_value(FIELDS["task_file"], str, file)))
+        if chosen("task", task.name) != task.name:
+            raise UserError(f"--task {chosen('task')} and --task_file {file}, whose name is '{task.name}', are two tasks; give one")
+    else:
+        task = find_task(chosen("task"))
     protocol_file = ROOT / "configs" / "protocol" / f"{chosen('protocol')}.yaml"
     if not protocol_file.is_file():
         known = [path.stem for path in protocol_file.parent.glob("*.yaml")]
@@ -342,15 +407,21 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
     given.update(flags)
     values.update(given)
 
-    for name in sorted(method_specific_fields() - set(method.fields)):
-        if given.get(name) is not None:
-            raise UserError(
-                f"--{name} has no effect on method '{chosen('method')}', which uses {', '.join(method.fields) or 'none of them'}"
-            )
-        values[name] = None
+    for part, used, known in (
+        (f"method '{chosen('method')}'", method.fields, method_specific_fields()),
+        (f"task '{task.name}'", tuple(task.switches), task_specific_fields()),
+    ):
+        for name in sorted(known - set(used)):
+            if given.get(name) is not None:
+                raise UserError(f"--{name} has no effect on {part}, which uses {', '.join(used) or 'none of them'}")
+            values[name] = None
+    if values.get("few_shot") is None:
+        if given.get("few_shot_rule") is not None:
+            raise UserError("--few_shot_rule has no effect without --few_shot")
+        values["few_shot_rule"] = None
     if "steps" not in method.fields:
         values["steps"] = 0
-    values["task"], values["method"] = chosen("task"), chosen("method")
+    values["task"], values["method"] = task.name, chosen("method")
     for name, default in (("max_source_len", task.max_source_len), ("select_on", task.metrics[0])):
         values[name] = default if values.get(name) is None else values[name]
     if values["select_on"] not in task.metrics:
@@ -360,11 +431,17 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
         values["warmup_steps"] = min(500, steps // 10)
     if "offset_len" in method.fields and values.get("offset_len") is None:
         values["offset_len"] = values["max_source_len"]
-    for name in method.fields:
-        if values.get(name, FIELDS[name].default) is None:
-            raise UserError(f"method '{chosen('method')}' needs --{name}: {FIELDS[name].metadata['help']}")
+    for part, used in ((f"method '{chosen('method')}'", method.fields), (f"task '{task.name}'", task.switches)):
+        for name in used:
+            if values.get(name, FIELDS[name].default) is None:
+                raise UserError(f"{part} needs --{name}: {FIELDS[name].metadata['help']}")
     config = RunConfig(**values)
     method.check(config)
+    if task.runs_code and not config.allow_code_execution:
+        raise UserError(
+            f"task '{task.name}' is scored by running programs that a model wrote: add --allow_code_execution to permit it "
+            "(adept/sandbox.py confines them)"
+        )
     return config
 
 
@@ -386,8 +463,9 @@ def command_line(description: str, *, config_file: bool = True) -> OneLineParser
     for field in FIELDS.values():
         kind, _ = split_optional(field_types()[field.name])
         shown = "" if field.default in (None, dataclasses.MISSING) else f" [{field.default}]"
+        alone = {"nargs": "?", "const": "true"} if kind is bool else {}  # --flag means --flag true
         metavar = "{" + ",".join(map(str, field.metadata["choices"])) + "}" if field.metadata["choices"] else kind.__name__
-        parser.add_argument(f"--{field.name}", metavar=metavar, help=(field.metadata["help"] + shown).replace("%", "%%"))
+        parser.add_argument(f"--{field.name}", metavar=metavar, help=(field.metadata["help"] + shown).replace("%", "%%"), **alone)
     return parser
 
 

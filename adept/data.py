@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adept.config import RunConfig, UserError, first_line
-from adept.tasks import Row, Split, Task
+from adept.tasks import Split, Task
+from adept.text import Row
 
 IGNORED = -100
 """Label of positions without loss (torch's cross_entropy default)."""
@@ -21,12 +24,17 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Example:
-    """One row as strings, and as ids once tokenised. `id` is "<hub split>:<row>", so a prediction can be traced to its row."""
+    """One row as strings, and as ids once tokenised.
+
+    id: "<hub split>:<row>" (and ":<number>" where a row makes several examples), so that a prediction can be traced to its row.
+    group: examples with the same key are one question to the metrics.
+    """
 
     id: str
     source: str
     target: str
     references: tuple[str, ...]
+    group: str = ""
     source_ids: tuple[int, ...] = ()
     target_ids: tuple[int, ...] = ()  # EOS included
 
@@ -38,10 +46,10 @@ class Example:
 # Loading ----------------------------------------------------------------------------------------------------------------
 
 
-def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str]:
-    """(rows of one hub split, where they came from: "local", "bundled" or "hub:<id>/<config>").
+def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str, str]:
+    """(rows of one hub split, their origin: "local", "bundled" or "hub:<id>/<config>", and the same as an error names it).
 
-    Order: --data_dir, then the bundled data, then the hub. Raises UserError in one line when none has them.
+    Order: --data_dir, then the task file's own files, then the bundled data, then the hub. Raises UserError in one line when none has them.
     """
     looked = []
     if config.data_dir is not None:
@@ -50,35 +58,48 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
             raise UserError(f"--data_dir {config.data_dir} is not a folder; it should hold <task>/<split>.parquet or .jsonl")
         for path in (folder / f"{split}.parquet", folder / f"{split}.jsonl"):
             if path.is_file():
-                return read_rows(path), "local"
+                return read_rows(path), "local", str(path)
         looked.append(f"{folder}/{split}.parquet and .jsonl")
+    if split in task.files:
+        return read_rows(task.files[split]), "local", str(task.files[split])
     if task.hub is None:
         from adept.bundled import movie_reviews
 
         path = movie_reviews() / f"{split}.jsonl"
-        return read_rows(path), "bundled"
+        return read_rows(path), "bundled", str(path)
     name, subset = task.hub
+    revision = config.data_revision or task.revision
+    there = task.on_hub.get(split, split)
     try:
         import datasets
 
-        rows = datasets.load_dataset(name, subset, split=split).to_list()
+        if there.startswith("https://"):
+            origin, rows = there, datasets.load_dataset("json", data_files=there, split="train").to_list()
+        else:
+            origin = f"hub:{name}/{subset}" + (f"@{revision}" if revision else "")
+            rows = datasets.load_dataset(name, subset, split=there, revision=revision).to_list()
     except (ImportError, OSError, ValueError, RuntimeError) as error:  # what datasets raises when it cannot serve the id
-        looked.append(f"'{name}' ({subset}) in the hub's cache and on the hub ({first_line(error, 100)})")
+        pinned = f", revision {revision}" if revision else ""
+        looked.append(f"'{name}' ({subset}{pinned}) in the hub's cache and on the hub ({first_line(error, 100)})")
         raise UserError(
             f"data of task '{task.name}' not found: looked for {', then '.join(looked)}. "
             f"Offline, --data_dir DIR reads DIR/{task.name}/{split}.parquet or .jsonl, "
             "and --task movie_reviews --model smollm2-135m comes from the package index"
         ) from error
-    return rows, f"hub:{name}/{subset}"
+    return rows, origin, f"{task.name}/{split} ({origin})"
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows of a .parquet or .jsonl file. Raises UserError naming file and line when it cannot be read."""
+    """All rows of a .parquet, .jsonl or .csv file. Raises UserError naming file and line when it cannot be read."""
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet
 
             return pyarrow.parquet.read_table(path).to_pylist()
+        if path.suffix == ".csv":
+            import pyarrow.csv
+
+            return pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)).to_pylist()
         rows = []
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             try:
@@ -109,36 +130,43 @@ def load_data(task: Task, config: RunConfig) -> Data:
     """Loads, renders and splits a task's rows as the paper does. Raises UserError naming the row that does not fit."""
     loaded = {}
     for split in task.splits:
-        rows, origin = load_rows(task, split, config)
-        loaded[split] = render(task, split, rows, f"{task.name}/{split} ({origin})", config)
-    train, validation, test = split_examples(task, loaded, config.split_seed)
-    for name, part in (("training", train), ("validation", validation), ("test", test)):
-        if not part:
+        rows, origin, where = load_rows(task, split, config)
+        loaded[split] = render(task, split, rows, where, config)
+    parts = [list(itertools.chain(*rows)) for rows in split_rows(task, loaded, config.split_seed)]
+    for name, part in zip(("training", "validation", "test"), parts, strict=True):
+        if not part and not (name == "validation" and task.split is Split.HALVE_ROWS):
             raise UserError(f"task '{task.name}' ({origin}): no {name} rows are left after the split ({task.split.value})")
+    train, validation, test = parts[0], parts[1][: config.eval_rows], parts[2][: config.eval_rows]
     if config.few_shot is not None:
-        train = few_shot(train, config.few_shot, config.seed)
+        train = few_shot(train, config, task.labels(config))
     digest = hashlib.sha256()
     for example in (*train, *validation, *test):
         digest.update(f"{example.id}\0{example.source}\0{example.target}\0{example.references}\n".encode())
     return Data(train, validation, test, digest.hexdigest()[:16], origin)
 
 
-def render(task: Task, split: str, rows: Sequence[Row], where: str, config: RunConfig) -> list[Example]:
-    examples = []
+def render(task: Task, split: str, rows: Sequence[Row], where: str, config: RunConfig) -> list[list[Example]]:
+    """The examples of each row: one, or several where the task expands its rows."""
+    rendered = []
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise UserError(f"{where}, row {number}: not a row but {row!r:.40}; each line should hold {{column: value}}")
+        name, examples = f"{split}:{number}", []
         try:
-            source = task.source(row, config)
-            target, references = task.answer(row, config)
+            for part, piece in enumerate(task.expand(row) if task.expand else [row]):
+                target, references = task.answer(piece, config)
+                group = task.group(piece) if task.group else ""
+                examples.append(
+                    Example(f"{name}:{part}" if task.expand else name, task.source(piece, config), target, references, group or name)
+                )
         except KeyError as error:
             raise UserError(f"{where}, row {number}: task '{task.name}' needs the column {error}; found {', '.join(row)}") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, SyntaxError) as error:
             raise UserError(f"{where}, row {number}: {error}") from error
-        examples.append(Example(f"{split}:{number}", source, target, references))
-    if not examples:
+        rendered.append(examples)
+    if not rendered:
         raise UserError(f"{where}: no rows")
-    return examples
+    return rendered
 
 
 def permutation(count: int, seed: int) -> list[int]:
@@ -146,8 +174,8 @@ def permutation(count: int, seed: int) -> list[int]:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def split_examples(task: Task, loaded: dict[str, list[Example]], seed: int) -> tuple[list[Example], list[Example], list[Example]]:
-    """(train, validation, test) by the task's split rule. Raises UserError when 1,000 rows cannot be carved."""
+def split_rows(task: Task, loaded: dict[str, list], seed: int) -> tuple[list, list, list]:
+    """(train, validation, test) rows of any kind by the task's split rule. Raises UserError when 1,000 rows cannot be carved."""
     parts = [loaded[name] for name in task.splits]
     match task.split:
         case Split.NATIVE:
@@ -163,24 +191,62 @@ def split_examples(task: Task, loaded: dict[str, list[Example]], seed: int) -> t
                 raise UserError(f"task '{task.name}' sets 1,000 training rows aside for validation, but only {len(rows)} are there")
             order = permutation(len(rows), seed)
             validation, train = [rows[i] for i in order[:1000]], [rows[i] for i in order[1000:]]
-    return train, validation, test
+        case Split.HALVE_ROWS:
+            (rows,) = parts
+            train, validation, test = rows[: len(rows) // 2], [], rows[len(rows) // 2 :]
+    return train[: task.max_train], validation, test
 
 
-def few_shot(examples: list[Example], count: int, seed: int) -> list[Example]:
-    """`count` examples, as many of each class as of any other (one more of some where it does not divide), drawn by `seed`."""
-    if count > len(examples):
-        raise UserError(f"--few_shot {count} is more than the {len(examples)} training rows")
-    shuffled = [examples[i] for i in permutation(len(examples), seed)]
+def few_shot(examples: list[Example], config: RunConfig, labels: Sequence[str] | None) -> list[Example]:
+    """--few_shot examples drawn by --seed. Raises UserError when there are not as many."""
+    if config.few_shot > len(examples):
+        raise UserError(f"--few_shot {config.few_shot} is more than the {len(examples)} training rows")
+    draw = few_shot_released if config.few_shot_rule == "released" else few_shot_balanced
+    return draw(examples, config, labels)
+
+
+def few_shot_balanced(examples: list[Example], config: RunConfig, labels: Sequence[str] | None) -> list[Example]:
+    """As many of each class as of any other (one more of some where it does not divide); free text has no classes to balance."""
+    shuffled = [examples[i] for i in permutation(len(examples), config.seed)]
+    if labels is None:
+        return shuffled[: config.few_shot]
     by_class: dict[str, list[Example]] = {}
     for example in shuffled:
         by_class.setdefault(example.target, []).append(example)
-    if len(by_class) > count:  # free text: there are no classes to balance
-        return shuffled[:count]
     chosen: list[Example] = []
-    while len(chosen) < count:
+    while len(chosen) < config.few_shot:
         for queue in by_class.values():
-            if queue and len(chosen) < count:
+            if queue and len(chosen) < config.few_shot:
                 chosen.append(queue.pop(0))
+    return chosen
+
+
+def few_shot_released(examples: list[Example], config: RunConfig, labels: Sequence[str] | None) -> list[Example]:
+    """The released code's draw: k // classes of each, and any class for the k-th alone, so that 3 classes give 30 examples of 32.
+
+    STS-B counts as two classes, up to 2.5 and above; other free text raises UserError, as there.
+    """
+
+    def class_of(example: Example) -> str:
+        if labels is not None:
+            return example.target
+        try:
+            return str(float(example.target) > 2.5)
+        except ValueError as error:
+            raise UserError(
+                f"the released few-shot draw knows no classes of '{config.task}', whose targets are free text: --few_shot_rule balanced"
+            ) from error
+
+    share = config.few_shot // (len(labels) if labels is not None else 2)
+    counts: dict[str, int] = {}
+    chosen: list[Example] = []
+    for i in np.random.default_rng(config.seed).permutation(len(examples)).tolist():  # what datasets' shuffle(seed) does
+        if len(chosen) == config.few_shot:
+            break
+        name = class_of(examples[i])
+        if counts.get(name, 0) < share or len(chosen) == config.few_shot - 1:
+            counts[name] = counts.get(name, 0) + 1
+            chosen.append(examples[i])
     return chosen
 
 
@@ -197,6 +263,7 @@ class Codec:
     | generate input | same as train             | [prompt][source], left padded                  |
 
     Truncation removes source tokens, never prompt, cue or target. Masks come from lengths, since many models pad with EOS.
+    Without a cue the target continues the source (code): nothing stands between them, and truncation takes the source's beginning.
     """
 
     tokenizer: object
@@ -204,32 +271,50 @@ class Codec:
     prompt_ids: tuple[int, ...]  # [m] ids >= V
     max_source_len: int
     max_target_len: int
-    cue: str
+    cue: str | None
+    cut_references: bool = False  # references pass through the tokenizer and max_target_len too (released code)
     multiple: int = 8  # batch widths are rounded up to this, so that few shapes occur
 
     def encode(self, examples: Sequence[Example]) -> list[Example]:
         """Examples with their ids filled in."""
-        cue = [] if self.encoder_decoder else self.ids(f"\n{self.cue}", special=False)
+        if not examples:  # nothing validates MBPP, and tokenizers take no empty list
+            return []
+        cue = [] if self.encoder_decoder or self.cue is None else self.ids(f"\n{self.cue}", special=False)
         if len(cue) >= self.max_source_len:
             raise UserError(
                 f"--max_source_len {self.max_source_len} leaves no room for a source beside the {len(cue)} tokens of '{self.cue}'"
             )
-        sources = self.tokenizer([e.source for e in examples], truncation=True, max_length=self.max_source_len - len(cue)).input_ids
+        texts, room = [e.source for e in examples], self.max_source_len - len(cue)
+        if self.cue is None:
+            sources = [ids[-room:] for ids in self.tokenizer(texts).input_ids]
+        else:
+            sources = self.tokenizer(texts, truncation=True, max_length=room).input_ids
         return [
-            dataclasses.replace(example, source_ids=(*source, *cue), target_ids=tuple(self.target_ids(example.target)))
+            dataclasses.replace(
+                example,
+                source_ids=(*source, *cue),
+                target_ids=tuple(self.target_ids(example.target)),
+                references=self.kept(example.references),
+            )
             for example, source in zip(examples, sources, strict=True)
         ]
+
+    def kept(self, references: tuple[str, ...]) -> tuple[str, ...]:
+        if not self.cut_references:
+            return references
+        return tuple(self.text(self.target_ids(reference)) for reference in references)
 
     def ids(self, text: str, *, special: bool) -> list[int]:
         return self.tokenizer(text, add_special_tokens=special).input_ids
 
     def target_ids(self, text: str) -> list[int]:
         """Ids of a target with EOS, cut to max_target_len (EOS stays). A decoder-only model's target follows its cue after a blank."""
-        ids = self.ids(text if self.encoder_decoder else f" {text}", special=False)
+        ids = self.ids(text if self.encoder_decoder or self.cue is None else f" {text}", special=False)
         return [*ids[: self.max_target_len - 1], self.tokenizer.eos_token_id]
 
     def text(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text if self.cue is None else text.strip()  # code begins with its indentation
 
     def train_batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Arguments of the model whose output's `.loss` is the mean over target tokens.

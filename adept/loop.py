@@ -19,9 +19,10 @@ from adept.config import RunConfig, UserError, first_line
 from adept.data import IGNORED, Codec, Data, Example, batch_indices, load_data, pad
 from adept.embedding import PromptedEmbedding
 from adept.methods import METHODS
-from adept.metrics import score
+from adept.metrics import Answers, score
 from adept.optim import make_optimizer, parameter_groups, schedule, set_rates
-from adept.tasks import TASKS, Task
+from adept.sandbox import require_protection
+from adept.tasks import Task, task_of
 from adept.track import make_tracker
 
 FREE_TEXT_LEN = 20
@@ -71,9 +72,11 @@ def seed_everything(seed: int) -> None:
 
 def open_session(config: RunConfig) -> Session:
     """Loads the model, applies the method (seeded), places it. Raises UserError for what cannot be loaded or does not fit."""
-    task, method, device = TASKS[config.task], METHODS[config.method], pick_device(config.device)
+    task, method, device = task_of(config), METHODS[config.method], pick_device(config.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     model, tokenizer = models.load(config)
+    if task.cue is None and model.config.is_encoder_decoder:
+        raise UserError(f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m")
     seed_everything(config.seed)
     model = method.apply(model, tokenizer, config)
     if config.precision == "bf16":
@@ -91,6 +94,7 @@ def open_session(config: RunConfig) -> Session:
         max_source_len=config.max_source_len,
         max_target_len=config.max_target_len or FREE_TEXT_LEN,
         cue=task.cue,
+        cut_references=bool(config.cut_references),
     )
     if config.max_target_len is None and (labels := task.labels(config)) is not None:
         longest = max(len(codec.target_ids(label)) for label in labels)
@@ -107,44 +111,86 @@ def open_session(config: RunConfig) -> Session:
 # Evaluation -------------------------------------------------------------------------------------------------------------
 
 
-def evaluate(session: Session, examples: list[Example]) -> tuple[dict[str, float], list[str]]:
-    """({metric: percent}, predictions in the order of `examples`)."""
-    predictions = predict(session, examples)
-    labels = session.task.labels(session.config)
-    return score(session.task.metrics, predictions, [e.references for e in examples], labels), predictions
+def evaluate(session: Session, examples: list[Example], scoring: str | None = None) -> tuple[dict[str, float], list[str]]:
+    """({metric: percent}, predictions in the order of `examples`, sampled ones repeated). scoring: in place of the config's."""
+    examples = sampled(session.config, examples)
+    predictions = predict(session, examples, scoring)
+    return score(session.task.metrics, answers(session, examples, predictions)), predictions
+
+
+def sampled(config: RunConfig, examples: list[Example]) -> list[Example]:
+    """Each example as often as programs are drawn for it; the metrics take its copies as one question."""
+    return [example for example in examples for _ in range(config.samples or 1)]
+
+
+def answers(session: Session, examples: list[Example], predictions: list[str]) -> Answers:
+    return Answers(
+        predictions=predictions,
+        references=[e.references for e in examples],
+        labels=session.task.labels(session.config),
+        groups=[e.group for e in examples],
+        cleanup=session.config.mbpp_cleanup,
+    )
 
 
 @torch.no_grad()
-def predict(session: Session, examples: list[Example]) -> list[str]:
-    """The predicted string of each example, by generation or by label likelihood (--scoring)."""
-    labels = session.task.labels(session.config)
-    if session.config.scoring == "likelihood" and labels is None:
+def predict(session: Session, examples: list[Example], scoring: str | None = None) -> list[str]:
+    """The predicted string of each example, by generation or by label likelihood (--scoring, or `scoring` in its place)."""
+    config, labels = session.config, session.task.labels(session.config)
+    likelihood = (scoring or config.scoring) == "likelihood"
+    if likelihood and labels is None:
         raise UserError(f"--scoring likelihood needs a task with labels; '{session.task.name}' has free targets: --scoring generate")
     was_training = session.model.training
     session.model.eval()
-    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].source_ids))  # longest first: memory fails early, if it does
-    predictions = [""] * len(examples)
-    size = session.config.eval_batch_size
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        batch = {name: ids.to(session.device) for name, ids in session.codec.source_batch([examples[i] for i in rows]).items()}
-        with session.autocast():
-            texts = most_likely(session, batch, labels) if session.config.scoring == "likelihood" else generate(session, batch)
-        for i, text in zip(rows, texts, strict=True):
-            predictions[i] = text
+    # Equal sources get equal answers unless they are drawn: ReCoRD's row per answer is predicted once a query.
+    keys = [i if config.temperature else example.source_ids for i, example in enumerate(examples)]
+    distinct = list({key: i for i, key in enumerate(keys)}.values())
+    order = sorted(distinct, key=lambda i: -len(examples[i].source_ids))  # longest first: memory fails early, if it does
+    predictions: dict = {}
+    with own_randomness(session):
+        for start in range(0, len(order), config.eval_batch_size):
+            rows = order[start : start + config.eval_batch_size]
+            batch = {name: ids.to(session.device) for name, ids in session.codec.source_batch([examples[i] for i in rows]).items()}
+            with session.autocast():
+                texts = most_likely(session, batch, labels) if likelihood else generate(session, batch)
+            predictions.update(zip((keys[i] for i in rows), texts, strict=True))
     session.model.train(was_training)
-    return predictions
+    return [predictions[key] for key in keys]
+
+
+@contextlib.contextmanager
+def own_randomness(session: Session) -> Iterator[None]:
+    """Samples are drawn by --seed alone, and drawing them does not move the training's random numbers."""
+    devices = [session.device] if session.device.type == "cuda" else []
+    with torch.random.fork_rng(devices, enabled=bool(session.config.temperature)):
+        if session.config.temperature:
+            torch.manual_seed(session.config.seed)
+        yield
 
 
 def generate(session: Session, batch: dict[str, Tensor]) -> list[str]:
-    """Greedy, whole vocabulary. A label that goes on past its EOS is another string, so one token more than the longest label is drawn."""
-    tokenizer = session.codec.tokenizer
+    """Greedy over the whole vocabulary, or sampled where the config has a temperature."""
+    config, tokenizer = session.config, session.codec.tokenizer
+    drawn = (
+        {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
+        if config.temperature
+        else {"do_sample": False}
+    )
     output = session.model.generate(
-        **batch, do_sample=False, num_beams=1, max_new_tokens=session.codec.max_target_len + 1, max_length=None,
+        **batch, **drawn, num_beams=1, max_new_tokens=max_new_tokens(session), max_length=None,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     answer = output[:, 1:] if session.codec.encoder_decoder else output[:, batch["input_ids"].shape[1] :]
     return [session.codec.text(row) for row in answer.tolist()]
+
+
+def max_new_tokens(session: Session) -> int:
+    """--max_new_tokens. By default one token more than the longest label, since a label that goes on is another string; free text
+    gets what the released code's max_length of 20, which counts the decoder's start token, leaves it."""
+    if session.config.max_new_tokens is not None:
+        return session.config.max_new_tokens
+    labelled = session.task.labels(session.config) is not None
+    return session.codec.max_target_len + 1 if labelled else max(1, session.codec.max_target_len - 1)
 
 
 def most_likely(session: Session, batch: dict[str, Tensor], labels: tuple[str, ...]) -> list[str]:
@@ -215,7 +261,9 @@ def run(config: RunConfig) -> dict:
     if (done := results.find(config.results_dir, config.run_id)) is not None:
         return done
     method = METHODS[config.method]
-    data = load_data(TASKS[config.task], config)
+    task = task_of(config)
+    protection = require_protection() if task.runs_code else None
+    data = load_data(task, config)
     session = open_session(config)
     if config.init_from is not None:
         checkpoint.restore(session.model, checkpoint.find_adapter(config.init_from, config.results_dir))
@@ -232,16 +280,33 @@ def run(config: RunConfig) -> dict:
         test, predictions = evaluate(session, data.test)
         timing["eval_seconds"] += time.perf_counter() - started
         tracker.finish(best, test)
+        agreement = compare_scoring(session, data.test, test, predictions) if config.compare_scoring else None
 
     record = results.make_record(session, data, described, history, best, test, timing)
+    if protection is not None:
+        record["notes"].append(protection)
+    if agreement is not None:
+        record["scoring_agreement"] = agreement
     checkpoint.save(folder, session)
-    results.write_predictions(folder / "predictions.jsonl", data.test, predictions)
+    results.write_predictions(folder / "predictions.jsonl", sampled(config, data.test), predictions)
     results.write(config.results_dir, record)
     return record
 
 
+def compare_scoring(session: Session, examples: list[Example], test: dict[str, float], predictions: list[str]) -> dict:
+    """{"rows", "agreement" in percent, "generate" and "likelihood": {metric: percent}}: the test set scored in the other way too."""
+    ways = ("generate", "likelihood")
+    other = ways[session.config.scoring == "generate"]
+    scores, others = evaluate(session, examples, other)
+    same = sum(a == b for a, b in zip(predictions, others, strict=True))
+    return {"rows": len(predictions), "agreement": 100 * same / len(predictions), session.config.scoring: test, other: scores}
+
+
 def train(session: Session, data: Data, groups: list[dict], tracker) -> tuple[list[dict], dict, dict]:
-    """-> (history, best {"step", "validation", "weights"}, timing). Evaluates every eval_every steps and after the last one."""
+    """-> (history, best {"step", "validation", "weights"}, timing). Evaluates every eval_every steps and after the last one.
+
+    Where nothing validates (MBPP), the last step is the best.
+    """
     config = session.config
     optimizer = make_optimizer(groups, config) if groups else None
     multiplier, batches = schedule(config), micro_batches(session, data.train)
@@ -264,12 +329,12 @@ def train(session: Session, data: Data, groups: list[dict], tracker) -> tuple[li
             tracker.step(step, sum(losses) / len(losses), {group["name"]: group["lr"] for group in optimizer.param_groups})
         if last or (step > 0 and step % config.eval_every == 0):
             started = time.perf_counter()
-            validation, _ = evaluate(session, data.validation)
+            validation = evaluate(session, data.validation)[0] if data.validation else {}
             eval_seconds += time.perf_counter() - started
             loss = sum(since_evaluation) / len(since_evaluation) if since_evaluation else None
             history.append({"step": step, "train_loss": loss, "validation": validation, "seconds": round(train_seconds + eval_seconds, 3)})
             since_evaluation = []
-            if not best or validation[config.select_on] > best["validation"][config.select_on]:
+            if not best or not validation or validation[config.select_on] > best["validation"][config.select_on]:
                 best = {"step": step, "validation": validation, "weights": checkpoint.snapshot(session.trainables)}
             tracker.evaluated(history[-1], best)
         if last:

@@ -15,7 +15,7 @@ from pathlib import Path
 from adept import results
 from adept.config import RunConfig, UserError, command_line, parse
 from adept.sweep import Table, load_table
-from adept.tasks import TASKS
+from adept.tasks import task_of
 
 MISSING = "–"
 
@@ -28,13 +28,13 @@ class Cell:
     metric: str
     missing: int
 
-    def text(self) -> str:
-        """ "mean ± std (n)" of the test metric; ± from two seeds on."""
+    def text(self, *, named: bool = False) -> str:
+        """ "mean ± std (n)" of the test metric, ± from two seeds on; named: the metric's name behind it."""
         if not self.records:
             return MISSING
         scores = [record["test"][self.metric] for record in self.records]
         spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
-        return f"{statistics.mean(scores):.1f}{spread} ({len(scores)})"
+        return f"{statistics.mean(scores):.1f}{spread} ({len(scores)})" + (f" {self.metric}" if named else "")
 
 
 def choose(configs: list[RunConfig]) -> Cell:
@@ -49,9 +49,10 @@ def choose(configs: list[RunConfig]) -> Cell:
     missing = sum(record is None for records in groups.values() for record in records)
     whole = [records for records in groups.values() if None not in records]
     candidates = whole or [present for records in groups.values() if (present := [r for r in records if r])]
-    metric = TASKS[configs[0].task].reported
+    metric = task_of(configs[0]).reported
     select_on = configs[0].select_on
-    best = max(candidates, key=lambda records: statistics.mean(r["validation"][select_on] for r in records), default=[])
+    # Where nothing validates (MBPP), no choice can be made: the first configuration stays.
+    best = max(candidates, key=lambda records: statistics.mean(r["validation"].get(select_on, 0) for r in records), default=[])
     return Cell(best, metric, missing)
 
 
@@ -64,9 +65,13 @@ def layout(table: Table) -> dict[str, dict[str, Cell]]:
     return {row: {column: choose(configs) for column, configs in columns.items()} for row, columns in cells.items()}
 
 
-def column_metrics(cells: dict[str, dict[str, Cell]]) -> dict[str, str]:
-    """{column: the metric it prints}, in the order of the grid."""
-    return {column: cell.metric for row in cells.values() for column, cell in row.items()}
+def column_metrics(cells: dict[str, dict[str, Cell]]) -> dict[str, str | None]:
+    """{column: the metric it prints, or None where its rows print different ones}, in the order of the grid."""
+    found: dict[str, set[str]] = {}
+    for row in cells.values():
+        for column, cell in row.items():
+            found.setdefault(column, set()).add(cell.metric)
+    return {column: names.pop() if len(names) == 1 else None for column, names in found.items()}
 
 
 def markdown(table: Table) -> str:
@@ -74,7 +79,7 @@ def markdown(table: Table) -> str:
     cells = layout(table)
     metrics = column_metrics(cells)
     columns = list(metrics)
-    heading = [f"{column} ({metrics[column]})" for column in columns]
+    heading = [f"{column} ({metric})" if metric else column for column, metric in metrics.items()]
     lines = [f"**{table.title}**", ""]
     changed = {name: value for name, value in table.overrides.items() if name != "results_dir"}
     if changed:
@@ -85,10 +90,19 @@ def markdown(table: Table) -> str:
         records = [record for cell in by_column.values() for record in cell.records]
         counts = sorted({record["trainable_params"] for record in records})
         counted = " / ".join(f"{count:,}" for count in counts) or MISSING
-        lines.append(f"| {row} | {counted} | " + " | ".join(by_column[c].text() if c in by_column else MISSING for c in columns) + " |")
+        texts = [by_column[c].text(named=metrics[c] is None) if c in by_column else MISSING for c in columns]
+        lines.append(f"| {row} | {counted} | " + " | ".join(texts) + " |")
         notes |= dict.fromkeys(f"{record['config']['task']}: {note}" for record in records for note in record["notes"])
     lines += ["", "Test score in percent of the checkpoint that was best on validation: mean ± std (number of seeds)."]
     lines += [table.note] if table.note else []
+    compared = [r["scoring_agreement"] for row in cells.values() for c in row.values() for r in c.records if "scoring_agreement" in r]
+    if compared:
+        rows, same = sum(entry["rows"] for entry in compared), sum(entry["rows"] * entry["agreement"] for entry in compared)
+        shares = sorted(entry["agreement"] for entry in compared)
+        lines.append(
+            f"Greedy generation and label likelihood predict the same on {same / rows:.1f}% of {rows:,} test rows "
+            f"({shares[0]:.1f}% to {shares[-1]:.1f}% a run)."
+        )
     lines += [f"Note: {note}." for note in notes]
     missing = sum(cell.missing for row in cells.values() for cell in row.values())
     if missing:
@@ -111,13 +125,13 @@ def curves(table: Table, path: Path) -> None:
         for number, (row, by_column) in enumerate(cells.items()):
             for seed, record in enumerate(by_column[column].records if column in by_column else []):
                 metric = by_column[column].metric
-                points = [(entry["step"], entry["validation"][metric]) for entry in record["history"]]
+                points = [(entry["step"], entry["validation"][metric]) for entry in record["history"] if entry["validation"]]
                 style = {"color": f"C{number}", "label": row if seed == 0 else None}
                 if len(points) > 1:
                     axis.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
-                else:
+                elif points:
                     axis.axhline(points[0][1], linestyle="--", **style)
-        axis.set(title=column, xlabel="step", ylabel=f"validation {metrics[column]} (%)")
+        axis.set(title=column, xlabel="step", ylabel=f"validation {metrics[column] or 'score'} (%)")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:

@@ -156,12 +156,13 @@ def git_state() -> dict:
 
 def table_line(record: dict) -> str:
     """One line: what ran and what came out."""
-    from adept.tasks import TASKS
 
-    metric = TASKS[record["config"]["task"]].reported
-    validation, test = record["validation"][metric], record["test"][metric]
+    def scores(split: str) -> str:
+        return ", ".join(f"{metric} {value:.2f}" for metric, value in record[split].items())
+
+    validation = f"  validation: {scores('validation')}" if record["validation"] else ""
     notes = "".join(f"  ({note})" for note in record["notes"])
     return (
-        f"{record['run_id']}  {record['trainable_params']:,} trained parameters  {metric}: validation {validation:.2f}, test {test:.2f}"
+        f"{record['run_id']}  {record['trainable_params']:,} trained parameters{validation}  test: {scores('test')}"
         f"  best step {record['best_step']} of {record['config']['steps']}{notes}"
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 from adept.config import FIELDS, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
 from adept.methods import find_method, method_specific_fields
+from adept.tasks import find_task, task_names, task_specific_fields
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ def command(flags: Mapping[str, Any]) -> str:
 
 
 def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "grid") -> list[dict[str, Any]]:
-    """One grid entry -> flags of each of its runs. An override or common field that the run's method does not use is left out.
+    """One grid entry -> flags of each of its runs; "@glue" is each of its tasks.
+
+    An override or common field that the run's method or task does not use is left out.
 
     Raises UserError naming `source` for a value that is neither plain nor a list of plain ones.
     """
@@ -89,12 +92,16 @@ def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str =
     for name, values in lists.items():
         if not values or any(isinstance(value, (list, dict)) for value in values):
             raise UserError(f"{source}: '{name}' must be a value or a list of values, not {entry.get(name)!r}")
-    method_fields = method_specific_fields()
+    if "task" in lists:
+        lists["task"] = [name for value in lists["task"] for name in task_names(str(value))]
+    specific = method_specific_fields() | task_specific_fields()
     runs = []
     for values in itertools.product(*lists.values()):
         flags = dict(zip(lists, values, strict=True))
-        used = find_method(str(flags.get("method", FIELDS["method"].default))).fields
-        runs.append({name: value for name, value in flags.items() if name not in method_fields or name in used})
+        used = {*find_method(str(flags.get("method", FIELDS["method"].default))).fields}
+        if flags.get("task_file") is None and "task" in flags:
+            used |= {*find_task(str(flags["task"])).switches}
+        runs.append({name: value for name, value in flags.items() if name not in specific or name in used})
     return runs
 
 

@@ -96,7 +96,9 @@ class Tracker:
         self.line(step, {"train/loss": loss, **{f"train/{name}": rate for name, rate in named.items()}})
 
     def evaluated(self, entry: dict, best: dict) -> None:
-        """entry: the history's newest; best: {"step", "validation", ...}."""
+        """entry: the history's newest; best: {"step", "validation", ...}. Says nothing where no rows validate."""
+        if not entry["validation"]:
+            return
         self.shown["best"] = f"{best['validation'][self.select_on]:.2f}@{best['step']}"
         self.bar.set_postfix(self.shown, refresh=sys.stderr.isatty())
         scores = "  ".join(f"{name} {value:.2f}" for name, value in entry["validation"].items())

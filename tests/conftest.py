@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adept.config import resolve
-from adept.tasks import TASKS
+from adept.tasks import TASKS, Split
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -95,7 +95,7 @@ def data_dir(tmp_path_factory) -> str:
         rows = fixture_rows(path.stem)
         (folder / path.stem).mkdir()
         for split in TASKS[path.stem].splits:
-            count = 1040 if path.stem == "sst2" and split == "train" else 24  # SST-2 sets 1,000 rows aside
+            count = 1040 if TASKS[path.stem].split is Split.CARVE_1000 and split == "train" else 24  # 1,000 rows are set aside
             lines = [json.dumps(rows[i % len(rows)]) + "\n" for i in range(count)]
             (folder / path.stem / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
     return str(folder)

@@ -13,6 +13,7 @@ from conftest import ROOT
 from adept import config as config_module
 from adept.config import FIELDS, UserError, command_line, parse, resolve
 from adept.methods import METHODS
+from adept.tasks import ROWS, TASKS
 
 PLACES = [name for name, field in FIELDS.items() if field.metadata["place"]]
 METHOD_FIELDS = sorted({name for method in METHODS.values() for name in method.fields})
@@ -72,6 +73,34 @@ def test_what_the_official_protocol_changes():
     }  # fmt: skip
     assert resolve({"task": "rte", "method": "dept", "protocol": "official"}).offset_alpha == 8
     assert resolve({"task": "rte", "method": "pt", "protocol": "official"}).prompt_init == "random"
+
+
+def test_a_flag_that_is_true_or_false_may_stand_alone():
+    assert from_command_line("--task", "rte", "--compare_scoring", "--seed", "1").compare_scoring is True
+    assert from_command_line("--task", "rte", "--group_by_length", "false").group_by_length is False
+
+
+@pytest.mark.parametrize(
+    ("method", "model", "shape", "params"),
+    [
+        ("pt", "codegen-350m", {"prompt_len": 10}, 10_240),
+        ("adept", "codegen-350m", {"prompt_len": 7, "bottleneck": 1}, 10_241),
+        ("dept", "codegen-350m", {"prompt_len": 7, "rank": 2, "offset_len": 574}, 10_364),
+        ("adept", "llama3-8b", {"prompt_len": 7, "bottleneck": 1, "mbpp_cleanup": "lines"}, 40_961),
+        ("dept", "llama3-8b", {"prompt_len": 7, "rank": 3, "offset_len": 574}, 42_682),
+    ],
+)
+def test_mbpp_has_the_papers_shapes(method, model, shape, params):
+    """Table 7's parameter counts from embedding widths 1,024 and 4,096; 7 + 318 + 256 tokens are LoPA's 581."""
+    config = resolve({"task": "mbpp", "method": method, "model": model, "allow_code_execution": True})
+    assert {name: getattr(config, name) for name in shape} == shape
+    width = 1024 if model == "codegen-350m" else 4096
+    network = (config.bottleneck or 0) * (2 * width + 1) + width
+    low_rank = (config.rank or 0) * ((config.offset_len or 0) + width)
+    offset = {"pt": 0, "adept": network, "dept": low_rank}[method]
+    assert config.prompt_len * width + offset == params
+    assert (config.steps, config.batch_size, config.schedule, config.warmup_steps) == (1220, 4, "constant", 0)
+    assert (config.temperature, config.top_p, config.max_new_tokens, config.max_source_len) == (0.6, 0.95, 256, 318)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -146,17 +175,25 @@ OTHER = {
     "bottleneck_init": "width", "bottleneck_dropout": 0.2, "offset_len": 255, "offset_alpha": 4, "lora_alpha": 8, "lora_dropout": 0.2,
     "prompt_lr": 0.2, "offset_lr": 2e-4, "lr": 2e-4, "steps": 29_000, "batch_size": 31, "grad_accum": 2, "schedule": "constant",
     "warmup_steps": 499, "weight_decay": 0.02, "beta1": 0.8, "beta2": 0.97, "eps": 1e-8, "max_grad_norm": 0, "model_dropout": 0,
-    "precision": "bf16", "seed": 43, "max_source_len": 255, "max_target_len": 3, "targets": "words", "stsb_rounding": 0.1,
-    "split_seed": 43, "few_shot": 16, "group_by_length": False, "eval_every": 999, "scoring": "likelihood", "select_on": "f1",
+    "precision": "bf16", "seed": 43, "max_source_len": 255, "max_target_len": 3, "targets": "words", "data_revision": "a1b2",
+    "few_shot_rule": "released", "max_new_tokens": 3, "stsb_rounding": 0.1, "qa_references": "first", "pad_punctuation": False,
+    "cut_references": True, "squad_target": "printed", "record_scoring": "row", "winogrande_options": "first_twice",
+    "scitail_test": "hub", "mbpp_prompt": "original", "mbpp_cleanup": "lines", "temperature": 0, "top_p": 0.9, "samples": 2,
+    "compare_scoring": True, "allow_code_execution": True,
+    "split_seed": 43, "few_shot": 16, "group_by_length": False, "eval_every": 999,
+    "eval_rows": 99, "scoring": "likelihood", "select_on": "f1",
     "data_dir": "elsewhere", "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
     "wandb_project": "mine", "wandb_group": "mine",
 }  # fmt: skip
 
 
 def run_ids(field: str) -> tuple[str, str]:
-    """Ids of two runs that differ in one field, with a method that uses it and a task that has two metrics."""
+    """Ids of two runs that differ in one field, with a method and a task that use it."""
     method = next((name for name in ("adept", "dept", "lora") if field in METHODS[name].fields), "adept")
-    flags = {"task": "mrpc" if field == "select_on" else "rte", "method": method}
+    task = next((task.name for task in ROWS if field in task.switches), "mrpc" if field == "select_on" else "rte")
+    flags = {"task": task, "method": method, "allow_code_execution": TASKS[task].runs_code}
+    if field == "few_shot_rule":
+        flags["few_shot"] = 16
     return resolve(flags).run_id, resolve({**flags, field: OTHER[field]}).run_id
 
 
@@ -172,7 +209,7 @@ def test_places_leave_the_run_id_alone(field):
     assert one == other
 
 
-@pytest.mark.parametrize("field", [name for name in FIELDS if name not in PLACES])
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in (*PLACES, "task_file")])  # tests/test_task_file.py
 def test_every_other_field_changes_the_run_id(field):
     one, other = run_ids(field)
     assert one != other
@@ -215,6 +252,12 @@ def test_a_local_model_counts_by_content_not_by_place(tmp_path):
         ("--task rte --group_by_length yes", ["--group_by_length", "true or false", "'yes'"]),
         ("--task rte --scoring beam", ["--scoring", "generate, likelihood", "'beam'"]),
         ("--task stsb --stsb_rounding 0.3", ["--stsb_rounding", "0.2, 0.1", "0.3"]),
+        ("--task rte --stsb_rounding 0.1", ["--stsb_rounding", "no effect", "'rte'"]),
+        ("--task nq --winogrande_options both", ["--winogrande_options", "'nq'", "qa_references"]),
+        ("--task rte --few_shot_rule released", ["--few_shot_rule", "--few_shot"]),
+        ("--task mbpp --model codegen-350m", ["'mbpp'", "--allow_code_execution"]),
+        ("--task mbpp --allow_code_execution --samples 0", ["--samples", ">= 1"]),
+        ("--task rte --compare_scoring maybe", ["--compare_scoring", "true or false", "'maybe'"]),
         ("--task rte --method pt --bottleneck 10", ["--bottleneck", "'pt'", "prompt_len"]),
         ("--task rte --method pt --prompt_len 0", ["--prompt_len", "'pt'"]),
         ("--task rte --prompt_lr none", ["--prompt_lr", "'adept'"]),

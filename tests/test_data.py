@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from adept.config import UserError
+from adept.config import UserError, resolve
 from adept.data import IGNORED, Codec, Example, batch_indices, few_shot, load_data, load_rows
 from adept.tasks import TASKS
 
@@ -112,17 +112,43 @@ def test_grouping_by_length_saves_padding():
     assert padding(True) < 0.05 < 0.4 < padding(False)
 
 
+def shots(rows, count, seed, rule="balanced", labels=("0", "1", "2")):
+    return few_shot(rows, resolve({"task": "cb", "few_shot": count, "seed": seed, "few_shot_rule": rule}), labels)
+
+
+ROWS = [Example(str(i), "s", "012"[i % 3 if i < 90 else 0], ()) for i in range(200)]
+FREE = [Example(str(i), "s", f"answer {i}", ()) for i in range(50)]
+
+
 def test_few_shot_is_balanced_seeded_and_exact():
-    rows = [Example(str(i), "s", "012"[i % 3 if i < 90 else 0], ()) for i in range(200)]
     for count in (4, 16, 32):
-        chosen = few_shot(rows, count, seed=1)
+        chosen = shots(ROWS, count, 1)
         sizes = Counter(e.target for e in chosen).values()
         assert len({e.id for e in chosen}) == count and max(sizes) - min(sizes) <= 1
-    assert few_shot(rows, 16, 1) == few_shot(rows, 16, 1) != few_shot(rows, 16, 2)
-    free = [Example(str(i), "s", f"answer {i}", ()) for i in range(50)]
-    assert len(few_shot(free, 16, 1)) == 16
+    assert shots(ROWS, 16, 1) == shots(ROWS, 16, 1) != shots(ROWS, 16, 2)
+    assert len(shots(FREE, 16, 1, labels=None)) == 16
     with pytest.raises(UserError, match="--few_shot 51 is more than the 50 training rows"):
-        few_shot(free, 51, 1)
+        shots(FREE, 51, 1, labels=None)
+
+
+def test_the_released_few_shot_draw():
+    """k // classes of each in the order of datasets' shuffle(seed), any class for the k-th alone: three classes give 30 of 32."""
+    import datasets
+
+    for count, sizes in ((4, [1, 1, 2]), (16, [5, 5, 6]), (32, [10, 10, 10])):
+        assert sorted(Counter(e.target for e in shots(ROWS, count, 1, "released")).values()) == sizes
+    order = datasets.Dataset.from_dict({"id": [e.id for e in ROWS]}).shuffle(seed=5)["id"]
+    places = [order.index(e.id) for e in shots(ROWS, 16, 5, "released")]
+    assert places == sorted(places)  # greedy: in the shuffled order
+    seen = Counter()
+    for i in order[: places[-1]]:  # nothing is passed over that still had room
+        seen[ROWS[int(i)].target] += 1
+    assert all(count >= 5 for count in seen.values())
+    scores = [Example(str(i), "s", f"{i / 10:.1f}", ()) for i in range(50)]
+    chosen = shots(scores, 16, 1, "released", labels=None)
+    assert sum(float(e.target) <= 2.5 for e in chosen) == 8
+    with pytest.raises(UserError, match="free text: --few_shot_rule balanced"):
+        shots(FREE, 4, 1, "released", labels=None)
 
 
 def test_parquet_and_jsonl_rows_are_the_same(tmp_path, make_config):

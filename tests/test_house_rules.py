@@ -11,6 +11,7 @@ from conftest import ROOT
 from adept.config import command_line, parse, resolve
 from adept.report import markdown
 from adept.sweep import load_table
+from adept.tasks import overview, protocols
 
 SOURCES = sorted([*(ROOT / "adept").glob("*.py"), ROOT / "train.py"])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,6 +28,14 @@ def test_readme_tables_are_made_from_the_run_records(table):
     expected = markdown(load_table(ROOT / "configs" / f"{table}.yaml", {"results_dir": str(ROOT / "results")}))
     assert "missing" not in expected
     assert block == expected, f"run: python -m adept.report configs/{table}.yaml and put results/tables/{table}.md into README.md"
+
+
+@pytest.mark.parametrize(
+    ("file", "table", "made"), [("README.md", "tasks", lambda: overview(ROOT / "data" / "fixtures")), ("data/README.md", "protocols", protocols)]
+)
+def test_task_tables_are_made_from_the_task_rows(file, table, made):
+    block = re.search(rf"<!-- table: {table} -->\n(.*?)<!-- end -->", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL).group(1)
+    assert block == made(), f"run: python -m adept.tasks and put its table of {table} into {file}"
 
 
 def test_readme_tree_names_every_module_config_and_script():

@@ -13,6 +13,7 @@ from adept.config import UserError
 from adept.data import IGNORED, load_data
 from adept.methods import METHODS
 from adept.optim import make_optimizer, parameter_groups
+from adept.tasks import TASKS
 
 RATES = {"prompt_lr": 0.3, "offset_lr": 1e-2}
 
@@ -225,4 +226,64 @@ def test_free_targets_cannot_be_scored_by_likelihood(make_config):
 @pytest.mark.parametrize("protocol", ["paper", "official"])
 def test_every_task_runs_under_both_protocols(make_config, task, protocol):
     record = loop.run(make_config("t5", "adept", task=task, protocol=protocol, steps=1))
-    assert set(record["test"]) == set(loop.TASKS[task].metrics) and record["provenance"]["protocol"] == protocol
+    assert set(record["test"]) == set(TASKS[task].metrics) and record["provenance"]["protocol"] == protocol
+
+
+# Ways of evaluation -----------------------------------------------------------------------------------------------------
+
+
+def session_with(make_config, monkeypatch, method="adept", **fields):
+    """An open session, and the (scoring's function name, batch size) of each of its prediction batches."""
+    session = loop.open_session(make_config(*fields.pop("where", ("t5",)), method, **fields))
+    calls = []
+    for name in ("generate", "most_likely"):
+        original = getattr(loop, name)
+
+        def counted(session, batch, *rest, name=name, original=original):
+            calls.append((name, len(batch["input_ids"])))
+            return original(session, batch, *rest)
+
+        monkeypatch.setattr(loop, name, counted)
+    return session, calls
+
+
+def test_equal_sources_are_predicted_once_and_answer_alike(make_config, monkeypatch):
+    session, calls = session_with(make_config, monkeypatch)
+    examples = [loop.Example(str(i), f"sentence: number {i % 3}", "0", ("0",)) for i in range(9)]
+    predictions = loop.predict(session, session.codec.encode(examples))
+    assert calls == [("generate", 3)]
+    assert predictions == predictions[:3] * 3
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_compared_scoring_is_recorded_and_changes_nothing_else(make_config, tmp_path, family):
+    plain = loop.run(make_config(family, "adept", **RATES, results_dir=str(tmp_path / "plain")))
+    both = loop.run(make_config(family, "adept", **RATES, compare_scoring=True))
+    agreement = both.pop("scoring_agreement")
+    assert stripped(both) == stripped(plain)
+    assert agreement["rows"] == 12 and agreement["generate"] == both["test"] != agreement["likelihood"]
+    likelihood = loop.run(make_config(family, "adept", **RATES, scoring="likelihood", steps=0, compare_scoring=True))["scoring_agreement"]
+    # What generation gives is no label (random model), what likelihood gives always is: they cannot agree.
+    assert likelihood["agreement"] == agreement["agreement"] == 0 and likelihood["generate"] == {"accuracy": 0}
+
+
+def test_generation_and_likelihood_agree_where_labels_are_all_there_is(make_config, monkeypatch):
+    """A model trained on a few rows until it answers with labels: then both ways predict the same."""
+    config = make_config("llama", "full", steps=40, lr=3e-3, batch_size=12, eval_every=40, compare_scoring=True, model_dropout=0)
+    record = loop.run(config)
+    assert record["scoring_agreement"]["generate"]["accuracy"] > 0
+    assert record["scoring_agreement"]["agreement"] == 100
+
+
+def test_eval_rows_are_the_first_ones_and_noted(make_config):
+    whole, some = (load_data(TASKS["rte"], make_config(eval_rows=rows)) for rows in (None, 5))
+    assert some.validation == whole.validation[:5] and some.test == whole.test[:5] and some.train == whole.train
+    assert loop.run(make_config(eval_rows=5))["notes"] == ["sizes 24/5/5 differ from the paper's 2490/138/139"]
+
+
+def test_free_text_is_generated_as_long_as_the_released_code_lets_it(make_config):
+    """max_length 20 counts the decoder's start token, so 19 tokens follow; labels get one more than the longest."""
+    assert loop.max_new_tokens(loop.open_session(make_config(task="stsb"))) == 19
+    labelled = loop.open_session(make_config(task="cb"))
+    assert loop.max_new_tokens(labelled) == labelled.codec.max_target_len + 1 == 3
+    assert loop.max_new_tokens(loop.open_session(make_config(task="cb", max_new_tokens=7))) == 7

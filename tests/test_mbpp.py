@@ -1,0 +1,129 @@
+"""MBPP end to end on tiny decoder-only models: prompt forms, lengths, sampling, both scores."""
+
+import json
+
+import pytest
+import torch
+from conftest import fixture_rows
+
+from adept import loop
+from adept.config import UserError
+from adept.data import load_data
+from adept.metrics import METRICS, Answers, score
+from adept.tasks import task_of
+from adept.text import function_body
+
+DOUBLE = ('\n\ndef double(n):\n\t"""\n\tDouble it.\n\t"""\n', "def check(candidate):\n    assert candidate(4) == 8\n", "double")
+RIGHT, WRONG = "\treturn 2 * n\n", "\treturn n\n"
+
+
+def code_answers(predictions, groups=None, cleanup="return"):
+    return Answers(predictions, [DOUBLE] * len(predictions), groups=groups, cleanup=cleanup)
+
+
+@pytest.fixture
+def mbpp(make_config):
+    def make(family="llama", method="adept", **fields):
+        common = {
+            "task": "mbpp", "allow_code_execution": True, "max_source_len": 96, "max_target_len": 24, "max_new_tokens": 8, "steps": 2,
+        }  # fmt: skip
+        return make_config(family, method, **{**common, **fields})
+
+    return make
+
+
+def test_both_scores_count_versions_as_the_paper_does():
+    """Junk after the return fails stage 1 and passes stage 2: half a pass in the paper's score, none in the plain one."""
+    junk = "\treturn 2 * n   oh well\n"
+    cut = "\treturn 2 * n\nprint('bye')"  # stage 1 takes what begins with a stop word
+    scores = score(("pass@1_two_versions", "pass@1", "pass@10"), code_answers([RIGHT, WRONG, junk, cut]))
+    assert scores == {"pass@1_two_versions": 100 * 5 / 8, "pass@1": 50.0}
+
+
+def test_llamas_second_version_drops_stray_lines():
+    stray = ":::\n  return 2 * n"
+    assert METRICS["pass@1_two_versions"](code_answers([stray], cleanup="lines")) == 50
+    assert METRICS["pass@1_two_versions"](code_answers([stray], cleanup="return")) == 0
+
+
+def test_ten_samples_give_pass_at_10():
+    answers = code_answers([RIGHT] + [WRONG] * 9 + [WRONG] * 10, groups=["a"] * 10 + ["b"] * 10)
+    assert METRICS["pass@10"](answers) == 50
+    assert METRICS["pass@1"](answers) == pytest.approx(5)
+
+
+def test_the_fixtures_own_solutions_pass(mbpp):
+    config = mbpp()
+    rows = fixture_rows("mbpp")
+    targets, references = zip(*(function_body(row, config) for row in rows), strict=True)
+    assert score(("pass@1_two_versions", "pass@1"), Answers(targets, references)) == {"pass@1_two_versions": 100, "pass@1": 100}
+
+
+@pytest.mark.parametrize("family", ["llama", "codegen"])
+def test_a_run_tests_the_last_step_and_writes_the_samples(mbpp, tmp_path, family):
+    config = mbpp(family, samples=2)
+    record = loop.run(config)
+    assert record["sizes"] == {"train": 12, "validation": 0, "test": 12}
+    assert record["best_step"] == 2 and record["validation"] == {} and [entry["validation"] for entry in record["history"]] == [{}]
+    assert record["test"] == {"pass@1_two_versions": 0, "pass@1": 0}
+    assert any("generated programs run under seccomp" in note or "seccomp" in note for note in record["notes"])
+    lines = (tmp_path / "results" / "runs" / config.run_id / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    ids = [json.loads(line)["id"] for line in lines]
+    assert len(ids) == 24 and len(set(ids)) == 12 and ids[0] == ids[1]
+
+
+def test_the_loss_is_on_the_completion_alone_and_nothing_stands_between(mbpp):
+    config = mbpp()
+    data, session = load_data(task_of(config), config), loop.open_session(config)
+    example = session.codec.encode(data.train[:1])[0]
+    batch = session.codec.train_batch([example])
+    tokenizer = session.codec.tokenizer
+    assert batch["labels"][0].tolist()[: len(example.target_ids)] == list(example.target_ids)
+    assert example.target_ids[-1] == tokenizer.eos_token_id
+    shown = [i for i in batch["input_ids"][0].tolist() if i < len(tokenizer)]
+    whole = tokenizer.decode(shown, skip_special_tokens=True)
+    assert data.train[0].source.endswith('"""\n') and f'"""\n{data.train[0].target[:4]}' in whole
+
+
+def test_truncation_keeps_the_prompts_end_and_the_bodys_beginning(mbpp):
+    config = mbpp(max_source_len=12, max_target_len=6)
+    data, session = load_data(task_of(config), config), loop.open_session(config)
+    example, text = session.codec.encode(data.train[:1])[0], data.train[0]
+    tokenizer = session.codec.tokenizer
+    assert len(example.source_ids) == 12 and text.source.endswith(tokenizer.decode(example.source_ids))
+    assert len(example.target_ids) == 6 and text.target.startswith(tokenizer.decode(example.target_ids[:-1]))
+
+
+def test_sampling_is_seeded_and_leaves_the_training_alone(mbpp):
+    first, second = loop.open_session(mbpp(temperature=5.0)), loop.open_session(mbpp(temperature=5.0, seed=7))
+    examples = first.codec.encode(load_data(first.task, first.config).test[:4])
+    torch.manual_seed(0)
+    drawn = loop.predict(first, examples)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(1))
+    assert drawn == loop.predict(first, examples) != loop.predict(second, examples)
+    assert len(set(loop.predict(first, examples[:1] * 4))) > 1  # equal sources are drawn each for itself
+    greedy = loop.open_session(mbpp(temperature=0))
+    assert loop.predict(greedy, examples) != drawn
+
+
+def test_code_keeps_its_indentation(mbpp, monkeypatch):
+    session = loop.open_session(mbpp())
+    ids = session.codec.ids("    return 1\n", special=False)
+    assert session.codec.text(ids) == "    return 1\n"
+
+
+def test_an_encoder_decoder_model_is_refused(mbpp):
+    with pytest.raises(UserError, match="'mbpp' continues its source, so it needs a decoder-only model"):
+        loop.run(mbpp("t5"))
+
+
+def test_a_system_without_protection_is_told_before_anything_is_trained(mbpp, monkeypatch):
+    def refuse():
+        raise UserError("not here")
+
+    monkeypatch.setattr(loop, "require_protection", refuse)
+    monkeypatch.setattr(loop, "load_data", lambda *_: pytest.fail("loaded before the check"))
+    with pytest.raises(UserError, match="not here"):
+        loop.run(mbpp())
