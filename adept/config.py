@@ -242,6 +242,7 @@ def model_identity(model: str) -> str:
     return f"{folder.name}@{digest.hexdigest()[:12]}"
 
 
+@functools.cache  # a file that is edited while its run trains does not move the record
 def file_identity(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
@@ -323,7 +324,7 @@ def read_yaml(path: Path) -> dict:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, dict):
         raise UserError(f"{path} must hold 'field: value' lines, not a {type(content).__name__}")
@@ -437,11 +438,7 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
                 raise UserError(f"{part} needs --{name}: {FIELDS[name].metadata['help']}")
     config = RunConfig(**values)
     method.check(config)
-    if task.runs_code and not config.allow_code_execution:
-        raise UserError(
-            f"task '{task.name}' is scored by running programs that a model wrote: add --allow_code_execution to permit it "
-            "(adept/sandbox.py confines them)"
-        )
+    task.check(config)
     return config
 
 

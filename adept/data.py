@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import dataclasses
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,7 @@ from torch import Tensor
 
 from adept.config import RunConfig, UserError, first_line
 from adept.tasks import Split, Task
-from adept.text import Row
+from adept.text import Row, Untyped
 
 IGNORED = -100
 """Label of positions without loss (torch's cross_entropy default)."""
@@ -61,6 +64,8 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
                 return read_rows(path), "local", str(path)
         looked.append(f"{folder}/{split}.parquet and .jsonl")
     if split in task.files:
+        if not task.files[split].is_file():
+            raise UserError(f"task file {config.task_file}: files: {split} is not there: {task.files[split]}")
         return read_rows(task.files[split]), "local", str(task.files[split])
     if task.hub is None:
         from adept.bundled import movie_reviews
@@ -69,18 +74,15 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
         return read_rows(path), "bundled", str(path)
     name, subset = task.hub
     revision = config.data_revision or task.revision
+    pinned = f"@{revision}" if revision else ""
     there = task.on_hub.get(split, split)
+    origin = there if there.startswith("https://") else f"hub:{name}/{subset}{pinned}"
     try:
-        import datasets
-
-        if there.startswith("https://"):
-            origin, rows = there, datasets.load_dataset("json", data_files=there, split="train").to_list()
-        else:
-            origin = f"hub:{name}/{subset}" + (f"@{revision}" if revision else "")
-            rows = datasets.load_dataset(name, subset, split=there, revision=revision).to_list()
-    except (ImportError, OSError, ValueError, RuntimeError) as error:  # what datasets raises when it cannot serve the id
-        pinned = f", revision {revision}" if revision else ""
-        looked.append(f"'{name}' ({subset}{pinned}) in the hub's cache and on the hub ({first_line(error, 100)})")
+        rows = load_hub_rows(name, subset, there, revision)
+    except Exception as error:  # the libraries' errors for what a hub may answer have no base of their own
+        looked.append(
+            f"'{name}' ({subset}{pinned and f', revision {revision}'}) in the hub's cache and on the hub ({first_line(error, 100)})"
+        )
         raise UserError(
             f"data of task '{task.name}' not found: looked for {', then '.join(looked)}. "
             f"Offline, --data_dir DIR reads DIR/{task.name}/{split}.parquet or .jsonl, "
@@ -89,26 +91,73 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
     return rows, origin, f"{task.name}/{split} ({origin})"
 
 
+def load_hub_rows(name: str, subset: str | None, split: str, revision: str | None) -> list[Row]:
+    """Rows of a hub data set, or of the .jsonl file whose URL stands for the split. Raises what the libraries raise."""
+    import datasets
+    import huggingface_hub
+
+    if split.startswith("https://"):
+        return datasets.load_dataset("json", data_files=split, split="train").to_list()
+    commit = revision
+    if revision and not re.fullmatch(r"[0-9a-f]{40}", revision):
+        commit = huggingface_hub.HfApi().dataset_info(name, revision=revision).sha
+    rows = datasets.load_dataset(name, subset, split=split, revision=commit)
+    # Without a hub, `datasets` serves whatever revision was cached last.
+    if commit and any(commit not in Path(file["filename"]).parts for file in rows.cache_files):
+        raise OSError(f"the cache holds another revision, and the hub does not give {revision}")
+    return rows.to_list()
+
+
 def read_rows(path: Path) -> list[Row]:
     """All rows of a .parquet, .jsonl or .csv file. Raises UserError naming file and line when it cannot be read."""
     try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
+        match path.suffix:
+            case ".parquet":
+                import pyarrow.parquet
 
-            return pyarrow.parquet.read_table(path).to_pylist()
-        if path.suffix == ".csv":
-            import pyarrow.csv
-
-            return pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)).to_pylist()
-        rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from error
-        return rows
+                return pyarrow.parquet.read_table(path).to_pylist()
+            case ".csv":
+                return read_csv(path)
+            case _:
+                return read_jsonl(path)
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """One JSON value a line, blank lines skipped. Raises UserError naming the line."""
+    rows = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            try:
+                if line.strip():
+                    rows.append(json.loads(line.decode("utf-8")))
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from error
+            except (UnicodeDecodeError, RecursionError) as error:
+                raise UserError(f"{path}, line {number}: {first_line(error)}") from error
+    return rows
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Rows whose cells are the text that is written: no cell turns into a number, a date or nothing. Raises UserError naming the line."""
+    csv.field_size_limit(2**31 - 1)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            if twice := [column for column in header if header.count(column) > 1]:
+                raise UserError(f"{path}, line 1: the column '{twice[0]}' is there twice")
+            rows = []
+            for cells in reader:
+                if cells and len(cells) != len(header):
+                    raise UserError(f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has {len(header)} columns")
+                if cells:
+                    rows.append(dict(zip(header, map(Untyped, cells), strict=True)))
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+    return rows
 
 
 @dataclass(frozen=True)
@@ -155,10 +204,9 @@ def render(task: Task, split: str, rows: Sequence[Row], where: str, config: RunC
         try:
             for part, piece in enumerate(task.expand(row) if task.expand else [row]):
                 target, references = task.answer(piece, config)
-                group = task.group(piece) if task.group else ""
-                examples.append(
-                    Example(f"{name}:{part}" if task.expand else name, task.source(piece, config), target, references, group or name)
-                )
+                source, own = task.source(piece, config), f"{name}:{part}" if task.expand else name
+                "".join((source, target, *references)).encode()  # half a character is told here, with its row
+                examples.append(Example(own, source, target, references, task.group(piece) if task.group else own))
         except KeyError as error:
             raise UserError(f"{where}, row {number}: task '{task.name}' needs the column {error}; found {', '.join(row)}") from error
         except (ValueError, TypeError, SyntaxError) as error:

@@ -73,6 +73,7 @@ def seed_everything(seed: int) -> None:
 def open_session(config: RunConfig) -> Session:
     """Loads the model, applies the method (seeded), places it. Raises UserError for what cannot be loaded or does not fit."""
     task, method, device = task_of(config), METHODS[config.method], pick_device(config.device)
+    task.check(config)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     model, tokenizer = models.load(config)
     if task.cue is None and model.config.is_encoder_decoder:
@@ -138,8 +139,6 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
     """The predicted string of each example, by generation or by label likelihood (--scoring, or `scoring` in its place)."""
     config, labels = session.config, session.task.labels(session.config)
     likelihood = (scoring or config.scoring) == "likelihood"
-    if likelihood and labels is None:
-        raise UserError(f"--scoring likelihood needs a task with labels; '{session.task.name}' has free targets: --scoring generate")
     was_training = session.model.training
     session.model.eval()
     # Equal sources get equal answers unless they are drawn: ReCoRD's row per answer is predicted once a query.

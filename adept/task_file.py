@@ -75,8 +75,6 @@ def read_task(path: Path) -> Task:
         file = path.parent / str(value)
         if file.suffix not in {".parquet", ".jsonl", ".csv"}:
             raise wrong(f"files: {key} is {str(value)!r}, which must end in .parquet, .jsonl or .csv")
-        if not file.is_file():
-            raise wrong(f"files: {key} is not there: {file}")
         files[key] = file
     hub = content.get("hub", {})
     if unknown := hub.keys() - {"id", "config", "revision"}:
@@ -130,17 +128,10 @@ def read_labels(content: dict, wrong) -> tuple[tuple[str, ...] | None, tuple | N
     if isinstance(labels, list):
         return words, None
     values = tuple(labels.values())
-    files = content.get("files", {}).values()
-    if files and all(str(file).endswith(".csv") for file in files):
-        values = tuple(map(as_in_csv, values))
-    if len({(isinstance(value, str), value) for value in values if isinstance(value, str | int)}) < len(values):
+    # 0 and false, or 1 and "1", are hardly meant as two classes, and a .csv file could not tell the latter.
+    if len({str(int(value)) if isinstance(value, bool) else str(value) for value in values if isinstance(value, str | int)}) < len(values):
         raise wrong(f"'labels' must be mapped to different texts or whole numbers, not {list(labels.values())!r:.60}")
     return words, values
-
-
-def as_in_csv(value: Any) -> Any:
-    """A .csv file does not tell the text "1" from the number 1, as which it is read."""
-    return int(value) if re.fullmatch(r"0|-?[1-9]\d{0,17}", str(value)) else value
 
 
 def read_splits(content: dict, wrong) -> tuple[Split, tuple[str, ...]]:
@@ -179,7 +170,11 @@ def free_text(column: str):
     def target(row: Row, config: RunConfig) -> Answer:
         value = row[column]
         answers = value if isinstance(value, list) else [value]
-        texts = tuple(str(answer).strip() for answer in answers if type(answer) in (str, int, float) and answer == answer)
+        texts = tuple(
+            str(answer).strip()
+            for answer in answers
+            if isinstance(answer, str | int | float) and not isinstance(answer, bool) and answer == answer
+        )
         if not texts or len(texts) < len(answers) or not all(texts):
             raise ValueError(f"column '{column}' holds {value!r:.40} where a text or a list of texts is needed")
         return texts[0], texts

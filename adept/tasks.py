@@ -17,7 +17,7 @@ from typing import Any
 
 from adept import text
 from adept.config import RunConfig, UserError, nearest
-from adept.text import Answer, Row, cell
+from adept.text import Answer, Row, Untyped, cell
 
 
 class Split(enum.Enum):
@@ -66,6 +66,16 @@ class Task:
             changes |= variants.get(getattr(config, name), {})
         return dataclasses.replace(self, **changes) if changes else self
 
+    def check(self, config: RunConfig) -> None:
+        """Raises UserError where the run's way of scoring is not for this task."""
+        if self.words is None and (config.scoring == "likelihood" or config.compare_scoring):
+            raise UserError(f"--scoring likelihood needs a task with labels; '{self.name}' has free targets: --scoring generate")
+        if self.runs_code and not config.allow_code_execution:
+            raise UserError(
+                f"task '{self.name}' is scored by running programs that a model wrote: add --allow_code_execution to permit it "
+                "(adept/sandbox.py confines them)"
+            )
+
     def labels(self, config: RunConfig) -> tuple[str, ...] | None:
         """Target strings by class id, or None for free text."""
         if self.words is None:
@@ -86,7 +96,7 @@ class Task:
         labels, label = self.labels(config), row[self.label]
         values = self.values or tuple(range(len(labels)))
         for string, value in zip(labels, values, strict=True):
-            if label == value and isinstance(label, str) == isinstance(value, str):
+            if label == str(value) if isinstance(label, Untyped) else type(label) is type(value) and label == value:
                 return string, (string,)
         known = ", ".join(map(repr, values)) if self.values else f"0..{len(values) - 1}"
         raise ValueError(f"{self.label} {label!r} is not one of {known}")

@@ -17,6 +17,10 @@ Answer = tuple[str, tuple[str, ...]]
 """(training target, references that a prediction is compared with)"""
 
 
+class Untyped(str):
+    """A cell of a .csv file, where the number 1 and the text "1" look the same."""
+
+
 def cell(row: Row, column: str) -> str:
     """A column's value as text. Raises KeyError for a missing column, ValueError for one that holds no text or number."""
     value = row[column]

@@ -31,7 +31,8 @@ def test_readme_tables_are_made_from_the_run_records(table):
 
 
 @pytest.mark.parametrize(
-    ("file", "table", "made"), [("README.md", "tasks", lambda: overview(ROOT / "data" / "fixtures")), ("data/README.md", "protocols", protocols)]
+    ("file", "table", "made"),
+    [("README.md", "tasks", lambda: overview(ROOT / "data" / "fixtures")), ("data/README.md", "protocols", protocols)],
 )
 def test_task_tables_are_made_from_the_task_rows(file, table, made):
     block = re.search(rf"<!-- table: {table} -->\n(.*?)<!-- end -->", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL).group(1)
