@@ -7,12 +7,13 @@ python train.py --task movie_reviews --model smollm2-135m --method adept --promp
 
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # an unreachable hub is told in one line
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from adept.config import UserError, command_line, parse, resolve
+from adept.config import UserError, command_line, parse, read_yaml, resolve
 from adept.results import find, record_path, table_line
 from adept.tasks import task_names
 
@@ -20,9 +21,13 @@ from adept.tasks import task_names
 def main(arguments: list[str]) -> int:
     try:
         flags, rest = parse(command_line(__doc__), arguments)
-        names = task_names(flags["task"]) if flags.get("task") else (None,)
-        failures = [name for name in names if not succeeds({**flags, "task": name} if name else flags, getattr(rest, "config", None))]
-        if failures and len(names) > 1:
+        file = getattr(rest, "config", None)
+        word = flags.get("task") or (read_yaml(Path(file)).get("task") if file else None)
+        if not str(word).startswith("@"):
+            return 0 if succeeds(flags, file) else 2
+        names = task_names(word)
+        failures = [name for name in names if not succeeds({**flags, "task": name}, file)]
+        if failures:
             print(f"error: {len(failures)} of {len(names)} tasks did not run: {', '.join(failures)}", file=sys.stderr)
         return 2 if failures else 0
     except UserError as error:

@@ -100,10 +100,11 @@ def open_session(config: RunConfig) -> Session:
     if config.max_target_len is None and (labels := task.labels(config)) is not None:
         longest = max(len(codec.target_ids(label)) for label in labels)
         codec = dataclasses.replace(codec, max_target_len=longest)
-    total, limit = prompt_len + config.max_source_len + codec.max_target_len, models.max_positions(model)
+    answer_len = max(codec.max_target_len, config.max_new_tokens or 0)
+    total, limit = prompt_len + config.max_source_len + answer_len, models.max_positions(model)
     if limit is not None and total > limit:
         raise UserError(
-            f"--prompt_len {prompt_len} + --max_source_len {config.max_source_len} + {codec.max_target_len} target tokens "
+            f"--prompt_len {prompt_len} + --max_source_len {config.max_source_len} + {answer_len} target tokens "
             f"exceed the model's {limit} positions"
         )
     return Session(config, task, model, codec, device)
@@ -170,11 +171,9 @@ def own_randomness(session: Session) -> Iterator[None]:
 def generate(session: Session, batch: dict[str, Tensor]) -> list[str]:
     """Greedy over the whole vocabulary, or sampled where the config has a temperature."""
     config, tokenizer = session.config, session.codec.tokenizer
-    drawn = (
-        {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
-        if config.temperature
-        else {"do_sample": False}
-    )
+    drawn = {"do_sample": False}
+    if config.temperature:  # top_k: the library's default of the time, which LoPA's protocol leaves as it is
+        drawn = {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 50}
     output = session.model.generate(
         **batch, **drawn, num_beams=1, max_new_tokens=max_new_tokens(session), max_length=None,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,

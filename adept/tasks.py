@@ -204,6 +204,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 def find_task(name: str) -> Task:
     """The row, or UserError naming the nearest."""
+    if name[:1] == "@" and name[1:] in GROUPS:
+        raise UserError(f"'{name}' stands for several tasks ({', '.join(GROUPS[name[1:]])}), and a run has one")
     if name not in TASKS:
         raise UserError(f"unknown task '{name}'; {nearest(name, [*TASKS, *(f'@{group}' for group in GROUPS)])}")
     return TASKS[name]

@@ -13,7 +13,7 @@ from conftest import ROOT
 from adept import config as config_module
 from adept.config import FIELDS, UserError, command_line, parse, resolve
 from adept.methods import METHODS
-from adept.tasks import ROWS, TASKS
+from adept.tasks import GROUPS, ROWS, TASKS
 
 PLACES = [name for name, field in FIELDS.items() if field.metadata["place"]]
 METHOD_FIELDS = sorted({name for method in METHODS.values() for name in method.fields})
@@ -355,3 +355,65 @@ def test_the_same_shapes_with_other_weights_are_another_model(tmp_path):
         save_file({"w": torch.full((100, 100), value)}, folder / "model.safetensors")
         ids.append(resolve({"task": "rte", "model": str(folder)}).run_id)
     assert ids[0] == ids[2] != ids[1]
+
+
+# Groups of tasks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """[(task, method)] of the runs that train.py starts; QQP's fails."""
+    import adept.loop
+    import train
+
+    started = []
+
+    def run(config):
+        started.append((config.task, config.method))
+        if config.task == "qqp":
+            raise UserError("no data")
+        return {"run_id": config.run_id}
+
+    monkeypatch.setattr(adept.loop, "run", run)
+    monkeypatch.setattr(train, "table_line", lambda record: record["run_id"])
+    return started
+
+
+def test_a_group_runs_each_of_its_tasks_and_goes_on_after_a_failure(ran, tmp_path, capsys):
+    import train
+
+    assert train.main(["--task", "@glue", "--method", "pt", "--results_dir", str(tmp_path)]) == 2
+    assert ran == [(name, "pt") for name in GROUPS["glue"]]
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 7
+    assert err.splitlines() == ["error: no data", "error: 1 of 8 tasks did not run: qqp"]
+    assert train.main(["--task", "@mrqa", "--results_dir", str(tmp_path)]) == 0
+
+
+def test_a_group_may_stand_in_the_config_file(ran, tmp_path):
+    import train
+
+    file = tmp_path / "mine.yaml"
+    file.write_text('task: "@code"\nallow_code_execution: true\n')
+    assert train.main(["--config", str(file), "--results_dir", str(tmp_path)]) == 0
+    assert ran == [("mbpp", "adept")]
+
+
+def test_a_group_is_no_single_run_and_an_unknown_one_is_told(ran, capsys):
+    import train
+
+    with pytest.raises(UserError, match=r"'@mrqa' stands for several tasks \(nq, .*\), and a run has one"):
+        resolve({"task": "@mrqa"})
+    assert train.main(["--task", "@gleu"]) == 2
+    assert capsys.readouterr().err == "error: unknown task group '@gleu'; did you mean '@glue'?\n"
+
+
+def test_a_group_in_a_table_is_each_of_its_tasks_with_its_own_switches(tmp_path):
+    from adept.sweep import load_table
+
+    file = tmp_path / "table.yaml"
+    file.write_text('title: T\nfields: {task: ["@other", stsb], winogrande_options: both}\ngrid: [{method: pt}]\n')
+    configs = load_table(file, {}).configs
+    assert [config.task for config in configs] == [*GROUPS["other"], "stsb"]
+    assert [config.winogrande_options for config in configs] == ["both", None, None, None, None]
+    assert [config.task for config in load_table(file, {"task": "@mrqa"}).configs] == [*GROUPS["mrqa"]]

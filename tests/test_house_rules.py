@@ -22,7 +22,7 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize("table", ["quickstart", "first_results"])
+@pytest.mark.parametrize("table", ["quickstart", "first_results", "scoring", "every_task"])
 def test_readme_tables_are_made_from_the_run_records(table):
     block = re.search(rf"<!-- table: {table} -->\n(.*?)<!-- end -->", README, re.DOTALL).group(1)
     expected = markdown(load_table(ROOT / "configs" / f"{table}.yaml", {"results_dir": str(ROOT / "results")}))
