@@ -2,7 +2,7 @@
 
 python -m adept.report configs/quickstart.yaml [--FIELD VALUE ...]     the same fields that the sweep was started with
 
-Writes RESULTS_DIR/tables/<table>.md and .png and prints the table.
+Writes RESULTS_DIR/tables/<table>.md, and .png where runs were evaluated more than once, and prints the table.
 """
 
 from __future__ import annotations
@@ -150,8 +150,11 @@ def main(arguments: list[str]) -> int:
         text = markdown(table)
         folder = Path(table.configs[0].results_dir) / "tables"
         results.write_atomically(folder / f"{table.name}.md", text)
-        curves(table, folder / f"{table.name}.png")
-        print(f"\n{text}\ntable:   {folder / table.name}.md\ncurves:  {folder / table.name}.png\nrecords: {folder.parent / 'runs'}/")
+        drawn = ""
+        if any(len(r["history"]) > 1 for row in layout(table).values() for cell in row.values() for r in cell.records):
+            curves(table, folder / f"{table.name}.png")
+            drawn = f"\ncurves:  {folder / table.name}.png"
+        print(f"\n{text}\ntable:   {folder / table.name}.md{drawn}\nrecords: {folder.parent / 'runs'}/")
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
