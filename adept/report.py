@@ -1,137 +1,392 @@
-"""A table's YAML file + run records -> Markdown table and learning curves. No number is printed that no record holds.
+"""A table's YAML file + run records + the paper's numbers -> Markdown, CSV and learning curves. No number is printed that no record holds.
 
-python -m adept.report configs/quickstart.yaml [--FIELD VALUE ...]     the same fields that the sweep was started with
+python -m adept.report configs/table12.yaml [--profile NAME] [--FIELD VALUE ...]     as the sweep was started
+python -m adept.report --all [--profile NAME]      all tables, results/README.md and the page results/index.html
 
-Writes RESULTS_DIR/tables/<table>.md, and .png where runs were evaluated more than once, and prints the table.
+Writes RESULTS_DIR/tables/<table>.md and .csv, and .png where runs were evaluated more than once, and prints the table.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import statistics
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from adept import results
-from adept.config import RunConfig, UserError, command_line, parse
-from adept.sweep import Table, load_table
+from adept import results, significance
+from adept.config import ROOT, UserError, command_line, parse
+from adept.sweep import QUANTITY, Run, Table, load_table
 from adept.tasks import task_of
 
 MISSING = "–"
+PUBLISHED = ROOT / "results" / "published"
+
+PAPER_STEPS = 300_000
+
+
+def offset_statistic(name: str):
+    """Mean or variance of |offset| over the training set's tokens (Table 2); of |E| where the method has no offset."""
+    return lambda record: (record["offsets"].get("offset") or record["offsets"]["embeddings"])[name] if "offsets" in record else None
+
+
+QUANTITIES = {
+    "samples/s": lambda record: record["timing"].get("test_examples_per_second"),
+    "hours": lambda record: PAPER_STEPS / rate / 3600 if (rate := record["timing"].get("steps_per_second")) else None,
+    "mean": offset_statistic("mean"),
+    "variance": offset_statistic("variance"),
+}
+"""What a cell can print besides test metrics: record -> number or None. Hours are those of 300,000 steps at the measured rate."""
 
 
 @dataclass(frozen=True)
+class Published:
+    """One number of the paper (results/published/tableN.csv)."""
+
+    method: str
+    row: str
+    column: str
+    value: float | None
+    std: float | None
+    params: str
+    note: str
+
+
+@dataclass
 class Cell:
-    """What is printed at one row and column: the configuration chosen by validation, its records (one a seed)."""
+    """What stands at one row and column: the configuration chosen by validation, its records (one a seed), the paper's number."""
 
+    row: str
+    column: str
+    metric: str  # the test metric or quantity that is printed
     records: list[dict]
-    metric: str
-    missing: int
+    configurations: list[list[dict]] = field(default_factory=list)  # all that were searched, each with its records
+    planned: int = 0
+    missing: int = 0
+    paper: Published | None = None
+    values: list[float] = field(default_factory=list)  # one a seed
 
-    def text(self, *, named: bool = False) -> str:
-        """ "mean ± std (n)" of the test metric, ± from two seeds on; named: the metric's name behind it."""
-        if not self.records:
+    @property
+    def mean(self) -> float | None:
+        return statistics.mean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return significance.interval(self.values)
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.mean is None or self.paper is None or self.paper.value is None else self.mean - self.paper.value
+
+    @property
+    def small(self) -> bool:
+        return bool(self.records) and self.metric not in QUANTITIES and any(significance.small(record) for record in self.records)
+
+    def ours(self) -> str:
+        """ "mean ± std (n)", ± from two seeds on; a dagger where the test set is small."""
+        if self.mean is None:
             return MISSING
-        scores = [record["test"][self.metric] for record in self.records]
-        spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
-        return f"{statistics.mean(scores):.1f}{spread} ({len(scores)})" + (f" {self.metric}" if named else "")
+        digits = 2 if self.metric in QUANTITIES else 1
+        spread = f" ± {self.std:.{digits}f}" if self.std is not None else ""
+        return f"{self.mean:.{digits}f}{spread} ({len(self.values)}){'†' if self.small else ''}"
+
+    def text(self, *, named: bool = False, beside_paper: bool = False) -> str:
+        """ "paper | ours" where the table is one of the paper's; named: the metric's name behind it."""
+        ours = self.ours() + (f" {self.metric}" if named and self.values else "")
+        if not beside_paper:
+            return ours
+        return f"{number(self.paper.value if self.paper else None)} \\| {ours}"
 
 
-def choose(configs: list[RunConfig]) -> Cell:
-    """Groups a cell's runs by everything but the seed and takes the group with the best mean validation score.
+def number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:g}"
 
-    Only groups whose every seed is there can be chosen, unless none is complete.
+
+@dataclass
+class View:
+    """A table as it is printed: cells by row and column, the paper's quoted rows, what must be said about it."""
+
+    table: Table
+    cells: dict[str, dict[str, Cell]]
+    columns: dict[str, str | None]  # column -> the metric it prints, None where its rows print different ones
+    quoted: dict[str, dict[str, Published]]  # rows that the paper quotes and nobody ran here
+    missing: int
+    planned: int
+    pending: int  # of the missing: those that wait for other runs' validation
+
+    @cached_property
+    def compared(self) -> bool:
+        return any(cell.paper for row in self.cells.values() for cell in row.values())
+
+    @property
+    def changed(self) -> dict[str, object]:
+        """What the profile and the command line changed for all runs."""
+        given = {**self.table.shrunk.get("models", {}), **self.table.shrunk.get("fields", {}), **self.table.overrides}
+        return {name: value for name, value in given.items() if name not in ("results_dir", "data_dir", "device", "track")}
+
+    @cached_property
+    def all_cells(self) -> list[Cell]:
+        return [cell for row in self.cells.values() for cell in row.values()]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        found: dict[str, None] = {}
+        for cell in self.all_cells:
+            found |= dict.fromkeys(f"{record['config']['task']}: {note}" for record in cell.records for note in record["notes"])
+        return list(found)
+
+    @cached_property
+    def tests(self) -> dict[tuple[str, str], dict]:
+        """{(row, column): paired bootstrap of that cell against the cell of ADePT in the same column} where both were tested alike."""
+        found = {}
+        predictions: dict[str, significance.Predictions] = {}
+
+        def read(record: dict) -> significance.Predictions:
+            run_id = record["run_id"]
+            if run_id not in predictions:
+                predictions[run_id] = significance.Predictions(record, str(self.table.results_dir))
+            return predictions[run_id]
+
+        for column in self.columns:
+            base = next((row[column] for name, row in self.cells.items() if name.split()[0] == "adept" and column in row), None)
+            for row, by_column in self.cells.items():
+                cell = by_column.get(column)
+                if cell is None or base is None or cell is base or not (cell.records and base.records) or cell.metric in QUANTITIES:
+                    continue
+                if cell.metric.startswith("pass@") or cell.metric != base.metric:
+                    continue
+                try:
+                    pair = [[read(record) for record in one.records] for one in (base, cell)]
+                    found[row, column] = significance.paired_bootstrap(*pair, cell.metric)
+                except (UserError, ValueError):  # predictions are not there, or of other rows
+                    continue
+        return found
+
+
+def choose(runs: Sequence[Run]) -> tuple[list[dict], list[list[dict]]]:
+    """(records of the configuration chosen by validation, records of every configuration that is there).
+
+    A configuration is everything but the seed; they are compared by their mean validation score over the seeds that all of them have.
+    Only those whose every such seed is there can be chosen, unless none is complete.
     """
-    groups: dict[tuple, list[dict | None]] = {}
-    for config in configs:
-        key = tuple((name, value) for name, value in asdict(config).items() if name != "seed")
-        groups.setdefault(key, []).append(results.find(config.results_dir, config.run_id))
-    missing = sum(record is None for records in groups.values() for record in records)
-    whole = [records for records in groups.values() if None not in records]
-    candidates = whole or [present for records in groups.values() if (present := [r for r in records if r])]
-    metric = task_of(configs[0]).reported
-    select_on = configs[0].select_on
-    # Where nothing validates (MBPP), no choice can be made: the first configuration stays.
-    best = max(candidates, key=lambda records: statistics.mean(r["validation"].get(select_on, 0) for r in records), default=[])
-    return Cell(best, metric, missing)
+    groups: dict[tuple, dict[int, dict | None]] = {}
+    for run in runs:
+        if not run.pending:
+            key = tuple((name, value) for name, value in asdict(run.config).items() if name != "seed")
+            groups.setdefault(key, {})[run.config.seed] = run.record()
+    if not groups:
+        return [], []
+    common = set.intersection(*(set(seeds) for seeds in groups.values())) or set().union(*groups.values())
+    metric = runs[0].config.select_on
+
+    def score(records: Mapping[int, dict | None]) -> float:
+        # Where nothing validates (MBPP), no choice can be made: the first configuration stays.
+        there = [record for seed, record in records.items() if record and seed in common] or [
+            record for record in records.values() if record
+        ]
+        return statistics.mean(record["validation"].get(metric, 0) for record in there)
+
+    there = [records for records in groups.values() if any(records.values())]
+    whole = [records for records in there if all(records.get(seed) for seed in common)]
+    best = max(whole or there, key=score, default={})
+    return [record for record in best.values() if record], [[record for record in records.values() if record] for records in there]
 
 
-def layout(table: Table) -> dict[str, dict[str, Cell]]:
-    """{row: {column: Cell}} in the order of the grid."""
-    cells: dict[str, dict[str, list[RunConfig]]] = {}
-    for config in table.configs:
-        row, column = str(getattr(config, table.rows)), str(getattr(config, table.columns))
-        cells.setdefault(row, {}).setdefault(column, []).append(config)
-    return {row: {column: choose(configs) for column, configs in columns.items()} for row, columns in cells.items()}
+def published(name: str) -> list[Published]:
+    """The paper's numbers of a table; none where the paper has no such table."""
+    path = PUBLISHED / f"{name}.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Published(
+                line["method"], line["row"], line["column"], float(line["value"]) if line["value"] else None,
+                float(line["std"]) if line["std"] else None, line["params"], line["note"],
+            )
+            for line in csv.DictReader(file)
+        ]  # fmt: skip
 
 
-def column_metrics(cells: dict[str, dict[str, Cell]]) -> dict[str, str | None]:
-    """{column: the metric it prints, or None where its rows print different ones}, in the order of the grid."""
-    found: dict[str, set[str]] = {}
-    for row in cells.values():
-        for column, cell in row.items():
-            found.setdefault(column, set()).add(cell.metric)
-    return {column: names.pop() if len(names) == 1 else None for column, names in found.items()}
+def value_of(record: dict, metric: str) -> float | None:
+    return QUANTITIES[metric](record) if metric in QUANTITIES else record["test"].get(metric)
 
 
-def markdown(table: Table) -> str:
-    """The table with its heading, what was overridden, notes of its records, and the number of missing runs."""
-    cells = layout(table)
-    metrics = column_metrics(cells)
-    columns = list(metrics)
-    heading = [f"{column} ({metric})" if metric else column for column, metric in metrics.items()]
-    lines = [f"**{table.title}**", ""]
-    changed = {name: value for name, value in table.overrides.items() if name != "results_dir"}
-    if changed:
-        lines += ["Changed for all runs: " + ", ".join(f"{name} = {value}" for name, value in changed.items()) + ".", ""]
-    lines += [f"| {table.rows} | trained parameters | " + " | ".join(heading) + " |", "|" + "---|" * (len(columns) + 2)]
-    notes: dict[str, None] = {}
-    for row, by_column in cells.items():
-        records = [record for cell in by_column.values() for record in cell.records]
-        counts = sorted({record["trainable_params"] for record in records})
-        counted = " / ".join(f"{count:,}" for count in counts) or MISSING
-        texts = [by_column[c].text(named=metrics[c] is None) if c in by_column else MISSING for c in columns]
-        lines.append(f"| {row} | {counted} | " + " | ".join(texts) + " |")
-        notes |= dict.fromkeys(f"{record['config']['task']}: {note}" for record in records for note in record["notes"])
-    lines += ["", "Test score in percent of the checkpoint that was best on validation: mean ± std (number of seeds)."]
-    lines += [table.note] if table.note else []
-    compared = [r["scoring_agreement"] for row in cells.values() for c in row.values() for r in c.records if "scoring_agreement" in r]
-    if compared:
-        rows, same = sum(entry["rows"] for entry in compared), sum(entry["rows"] * entry["agreement"] for entry in compared)
-        shares = sorted(entry["agreement"] for entry in compared)
-        lines.append(
-            f"Greedy generation and label likelihood predict the same on {same / rows:.1f}% of {rows:,} test rows "
-            f"({shares[0]:.1f}% to {shares[-1]:.1f}% a run)."
+def build(table: Table) -> View:
+    """Reads the records of all runs and lays them out. Raises UserError for a file that is no record."""
+    runs = table.runs()
+    by_cell: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        if run.shown:
+            for quantity in table.quantities:
+                metric = task_of(run.config).reported if quantity == "score" else quantity
+                key = table.key(table.rows, run.config, quantity), table.key(table.columns, run.config, quantity), metric
+                by_cell.setdefault(key, []).append(run)
+    paper = {(entry.row, entry.column): entry for entry in published(table.name) if entry.row}
+    cells: dict[str, dict[str, Cell]] = {}
+    for (row, column, metric), members in by_cell.items():
+        records, configurations = choose(members)
+        values = [value for record in records if (value := value_of(record, metric)) is not None]
+        missing = sum(run.record() is None for run in members)
+        cells.setdefault(row, {})[column] = Cell(
+            row, column, metric, records, configurations, len(members), missing, paper.get((row, column)), values
         )
-    lines += [f"Note: {note}." for note in notes]
-    missing = sum(cell.missing for row in cells.values() for cell in row.values())
-    if missing:
-        lines.append(f"{missing} of {len(table.configs)} runs are missing ({MISSING}).")
+    columns: dict[str, str | None] = {}
+    for by_column in cells.values():
+        for column, cell in by_column.items():
+            columns[column] = cell.metric if columns.get(column, cell.metric) == cell.metric else None
+    for name, tasks in table.means.items():
+        for row, by_column in cells.items():
+            if parts := [by_column[task] for task in tasks if task in by_column]:
+                by_column[name] = mean_cell(row, name, parts, len(tasks), paper.get((row, name)))
+                columns[name] = "mean"
+    quoted: dict[str, dict[str, Published]] = {}
+    for entry in published(table.name):
+        if not entry.row or entry.row not in cells:
+            quoted.setdefault(entry.method, {})[entry.column] = entry
+    missing, pending = sum(run.record() is None for run in runs), sum(run.pending for run in runs)
+    return View(table, cells, columns, quoted, missing, len(runs), pending)
+
+
+def mean_cell(row: str, name: str, parts: list[Cell], tasks: int, paper: Published | None) -> Cell:
+    """The mean over tasks, one value a seed; empty unless every task and as many seeds of each are there."""
+    seeds = {len(part.values) for part in parts}
+    whole = len(parts) == tasks and len(seeds) == 1 and 0 not in seeds
+    values = [statistics.mean(scores) for scores in zip(*(part.values for part in parts), strict=True)] if whole else []
+    return Cell(row, name, "mean", [], [], 0, 0, paper, values)
+
+
+# Markdown and CSV -------------------------------------------------------------------------------------------------------
+
+
+def markdown(view: View) -> str:
+    """The table with its heading, what was changed, notes of its records, differences that are no noise, and the number of missing runs."""
+    table = view.table
+    heading = [
+        f"{escape(column)} ({metric})" if metric and metric not in column else escape(column) for column, metric in view.columns.items()
+    ]
+    lines = [f"**{escape(table.title)}**", ""]
+    if table.profile or view.changed:
+        profile = f"Profile {table.profile}. " if table.profile else ""
+        changes = ", ".join(f"{name} = {escape(str(value))}" for name, value in view.changed.items())
+        lines += [f"{profile}Changed for all runs: {changes}.", ""]
+    axis = " ".join(name for name in table.rows if name != QUANTITY)
+    lines += [f"| {axis} | trained parameters | " + " | ".join(heading) + " |", "|" + "---|" * (len(view.columns) + 2)]
+    for row, by_column in view.cells.items():
+        counts = sorted({record["trainable_params"] for cell in by_column.values() for record in cell.records})
+        counted = " / ".join(f"{count:,}" for count in counts) or MISSING
+        texts = [
+            by_column[column].text(named=metric is None, beside_paper=view.compared) if column in by_column else MISSING
+            for column, metric in view.columns.items()
+        ]
+        lines.append(f"| {escape(row)} | {counted} | " + " | ".join(texts) + " |")
+    for method, by_column in view.quoted.items():
+        texts = [f"{number(by_column[column].value)} \\|" if column in by_column else MISSING for column in view.columns]
+        if any(column in by_column for column in view.columns):
+            lines.append(f"| *{escape(method)}* | {next(iter(by_column.values())).params} | " + " | ".join(texts) + " |")
+    lines += ["", legend(view)]
+    lines += [table.note] if table.note else []
+    lines += agreement(view)
+    lines += [f"Note: {escape(note)}." for note in view.notes]
+    if view.missing:
+        waiting = f", {view.pending} of them until validation has chosen" if view.pending else ""
+        lines.append(f"{view.missing} of {view.planned} runs are missing ({MISSING}){waiting}.")
     return "\n".join(lines) + "\n"
 
 
-def curves(table: Table, path: Path) -> None:
+def legend(view: View) -> str:
+    text = "Test score in percent of the checkpoint that was best on validation: mean ± std (number of seeds)."
+    if view.compared:
+        text = (
+            "Each cell: the paper \\| ours. Ours is the test score in percent of what was best on validation: mean ± std (number of seeds)."
+        )
+    if any(cell.small for cell in view.all_cells):
+        text += f" † fewer than {significance.SMALL_TEST} test rows: {noises(view)}."
+    told = [
+        f"{row} {column} {-test['difference']:+.1f} (95% {-test['high']:+.1f} to {-test['low']:+.1f}, p = {test['p']:.2g})"
+        for (row, column), test in view.tests.items()
+    ]
+    if told:
+        text += " Against adept on the same test rows, by paired bootstrap: " + "; ".join(told) + "."
+    return text
+
+
+def noises(view: View) -> str:
+    """How large a difference chance makes on each small test set."""
+    found = {}
+    for cell in view.all_cells:
+        for record in cell.records if cell.small else []:
+            name = record["config"]["task"]
+            found[name] = max(found.get(name, 0), significance.noise(record))
+    return ", ".join(f"two single runs on {name} must differ by {points:.0f} points to be told apart" for name, points in found.items())
+
+
+def agreement(view: View) -> list[str]:
+    compared = [record["scoring_agreement"] for cell in view.all_cells for record in cell.records if "scoring_agreement" in record]
+    if not compared:
+        return []
+    rows, same = sum(entry["rows"] for entry in compared), sum(entry["rows"] * entry["agreement"] for entry in compared)
+    shares = sorted(entry["agreement"] for entry in compared)
+    return [
+        f"Greedy generation and label likelihood predict the same on {same / rows:.1f}% of {rows:,} test rows "
+        f"({shares[0]:.1f}% to {shares[-1]:.1f}% a run)."
+    ]
+
+
+def escape(text: str) -> str:
+    """Text of a record or a file as Markdown shows it: no table cell, no HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|").replace("\n", " ")
+
+
+CSV_COLUMNS = ("row", "column", "metric", "paper", "paper_std", "ours", "ours_std", "seeds", "low", "high", "difference", "p_against_adept",
+               "small_test", "missing", "run_ids")  # fmt: skip
+
+
+def table_csv(view: View) -> str:
+    """One line a cell, numbers in full."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for cell in view.all_cells:
+        low, high = cell.interval or ("", "")
+        paper = cell.paper
+        test = view.tests.get((cell.row, cell.column))
+        published = (paper.value, paper.std) if paper else (None, None)
+        p = test["p"] if test else None
+        numbers = (*published, cell.mean, cell.std, len(cell.values), low, high, cell.difference, p)
+        shown = ["" if value is None or value == "" else f"{value:.6g}" for value in numbers]
+        ids = " ".join(record["run_id"] for record in cell.records)
+        writer.writerow([cell.row, cell.column, cell.metric, *shown, int(cell.small), cell.missing, ids])
+    return out.getvalue()
+
+
+def curves(view: View, path: Path) -> None:
     """Learning curves of the chosen runs: validation score over steps, a panel for each column, untrained rows as a level."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    cells = layout(table)
-    metrics = column_metrics(cells)
-    columns = list(metrics)
+    columns = [column for column, metric in view.columns.items() if metric != "mean" and metric not in QUANTITIES]
     figure, axes = plt.subplots(1, len(columns), figsize=(1.5 + 4 * len(columns), 3.6), squeeze=False, layout="constrained")
     for axis, column in zip(axes[0], columns, strict=True):
-        for number, (row, by_column) in enumerate(cells.items()):
+        for number, (row, by_column) in enumerate(view.cells.items()):
             for seed, record in enumerate(by_column[column].records if column in by_column else []):
                 metric = by_column[column].metric
-                points = [(entry["step"], entry["validation"][metric]) for entry in record["history"] if entry["validation"]]
+                points = [(entry["step"], entry["validation"][metric]) for entry in record["history"] if metric in entry["validation"]]
                 style = {"color": f"C{number}", "label": row if seed == 0 else None}
                 if len(points) > 1:
                     axis.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
                 elif points:
                     axis.axhline(points[0][1], linestyle="--", **style)
-        axis.set(title=column, xlabel="step", ylabel=f"validation {metrics[column] or 'score'} (%)")
+        axis.set(title=column, xlabel="step", ylabel=f"validation {view.columns[column] or 'score'} (%)")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:
@@ -141,20 +396,27 @@ def curves(table: Table, path: Path) -> None:
     plt.close(figure)
 
 
+def publish(table: Table) -> str:
+    """Writes the table's files; returns what is printed."""
+    view = build(table)
+    text, folder = markdown(view), table.results_dir / "tables"
+    results.write_atomically(folder / f"{table.name}.md", text)
+    results.write_atomically(folder / f"{table.name}.csv", table_csv(view))
+    drawn = ""
+    scored = [c for c in view.all_cells if c.metric not in QUANTITIES]
+    if any(len(record["history"]) > 1 for cell in scored for record in cell.records):
+        curves(view, folder / f"{table.name}.png")
+        drawn = f"\ncurves:  {folder / table.name}.png"
+    return f"\n{text}\ntable:   {folder / table.name}.md, .csv{drawn}\nrecords: {folder.parent / 'runs'}/"
+
+
 def main(arguments: list[str]) -> int:
     parser = command_line(__doc__, config_file=False)
     parser.add_argument("table", type=Path, help="configs/<table>.yaml")
+    parser.add_argument("--profile", help="configs/profiles/NAME.yaml")
     try:
         overrides, rest = parse(parser, arguments)
-        table = load_table(rest.table, overrides)
-        text = markdown(table)
-        folder = Path(table.configs[0].results_dir) / "tables"
-        results.write_atomically(folder / f"{table.name}.md", text)
-        drawn = ""
-        if any(len(r["history"]) > 1 for row in layout(table).values() for cell in row.values() for r in cell.records):
-            curves(table, folder / f"{table.name}.png")
-            drawn = f"\ncurves:  {folder / table.name}.png"
-        print(f"\n{text}\ntable:   {folder / table.name}.md{drawn}\nrecords: {folder.parent / 'runs'}/")
+        print(publish(load_table(rest.table, overrides, getattr(rest, "profile", None))))
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

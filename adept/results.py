@@ -166,3 +166,7 @@ def table_line(record: dict) -> str:
         f"{record['run_id']}  {record['trainable_params']:,} trained parameters{validation}  test: {scores('test')}"
         f"  best step {record['best_step']} of {record['config']['steps']}{notes}"
     )
+
+
+class Claimed(UserError):
+    """Another process is doing this run."""

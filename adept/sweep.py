@@ -1,78 +1,269 @@
-"""A table's YAML file -> RunConfigs -> runs. Finished runs skip themselves.
+"""A table's YAML file -> RunConfigs -> runs -> the printed table. Finished runs skip themselves.
 
-python -m adept.sweep configs/quickstart.yaml [--dry_run] [--FIELD VALUE ...]     fields override all runs that use them
+python -m adept.sweep configs/table12.yaml [--dry_run] [--profile NAME] [--launch local --workers 4] [--FIELD VALUE ...]
 
-The file: `title`, `note`, `fields` (of all runs), `grid` (a list of runs), `rows` and `columns` (the RunConfig fields that the
-report lays out; the best of what remains, seeds apart, is chosen by validation). Where a value is a list, every value is run.
+Fields override all runs that use them. The file:
+
+title, note      the heading and a line under the table
+fields           of all runs
+grid             a list of entries; where a value is a list, every value is run. An entry may have, besides fields,
+  cases          a list of {field: value}: fields that vary together (a prompt length and its bottleneck)
+  name, from     the entry starts from the best runs, by validation, of the entry so named, one for each of their cells and seeds:
+                 it takes over their fields, their weights (--init_from), and trains no further unless it says `steps`
+  show: false    its runs are not printed
+seeds            the grid is searched with the first; what validation chose for a cell runs again with the others
+rows, columns    the fields (one or several) that the report lays out; "quantity" is what `quantities` lists
+quantities       what a cell prints: "score" (the task's reported metric), another metric's name, or one of adept/report.py
+means            {name: tasks}: a column with the mean over these tasks
+labels           {value: what is printed in its place}
+
+A profile (configs/profiles/NAME.yaml) shrinks a table: its `fields` override, its `models` stand in for others, of every searched list
+`search` values stay, and `labels` are added. A table says in its heading what was changed.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import shlex
+import statistics
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from adept.config import FIELDS, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
+from adept import results
+from adept.config import FIELDS, ROOT, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
+from adept.launch import BUSY, Here, Launcher, Local, submit_to_slurm
 from adept.methods import find_method, method_specific_fields
 from adept.tasks import find_task, task_names, task_specific_fields
+
+KEYS = {
+    "title": str, "note": str, "fields": dict, "grid": list, "seeds": list, "rows": (str, list), "columns": (str, list),
+    "quantities": list, "means": dict, "labels": dict,
+}  # fmt: skip
+PROFILE_KEYS = {"note": str, "fields": dict, "models": dict, "search": int, "labels": dict}
+ENTRY_KEYS = {"cases": list, "name": str, "from": str, "show": bool}
+QUANTITY = "quantity"
+"""The axis that is no RunConfig field: what of a record is printed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a table. pending: validation of other runs has to choose its start or its configuration first."""
+
+    config: RunConfig
+    flags: Mapping[str, Any]
+    entry: int
+    shown: bool = True
+    pending: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.config.run_id
+
+    def record(self) -> dict | None:
+        return None if self.pending else results.find(self.config.results_dir, self.id)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table's YAML file with all its runs resolved."""
+    """A table's YAML file, its profile and overrides."""
 
     name: str
     title: str
     note: str
-    rows: str
-    columns: str
-    configs: list[RunConfig]
-    commands: list[str]
-    overrides: Mapping[str, Any]
+    fields: Mapping[str, Any]
+    grid: list[Mapping[str, Any]]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    seeds: tuple[Any, ...]
+    quantities: tuple[str, ...]
+    means: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, str]
+    overrides: Mapping[str, Any]  # the command line's
+    shrunk: Mapping[str, Any]  # the profile's content
+    profile: str | None
+
+    @property
+    def results_dir(self) -> Path:
+        return Path(self.overrides.get("results_dir", self.shrunk.get("fields", {}).get("results_dir", FIELDS["results_dir"].default)))
+
+    def key(self, fields: tuple[str, ...], config: RunConfig, quantity: str = "") -> str:
+        """The heading of the row or column that a run belongs to: its values of these fields, empty ones left out."""
+        values = [quantity if name == QUANTITY else getattr(config, name) for name in fields]
+        return " ".join(self.labels.get(str(value), str(value)) for value in values if value is not None)
+
+    def cell(self, run: Run) -> tuple[str, str]:
+        return self.key(self.rows, run.config), self.key(self.columns, run.config)
+
+    def runs(self) -> list[Run]:
+        """Every run as far as finished runs decide it now, one a run id, in the order of the file."""
+        by_entry: list[list[Run]] = []
+        for number, entry in enumerate(self.grid):
+            options = {name: entry[name] for name in ENTRY_KEYS if name in entry}
+            fields = {name: value for name, value in entry.items() if name not in ENTRY_KEYS}
+            shown = options.get("show", True)
+            runs = []
+            for case in options.get("cases", [{}]):
+                if "from" in options:
+                    parents = [runs for runs, other in zip(by_entry, self.grid, strict=False) if other.get("name") == options["from"]]
+                    made = self._children([run for runs in parents for run in runs], {**fields, **case})
+                else:
+                    seed = {"seed": self.seeds[0]} if self.seeds and "seed" not in fields else {}
+                    flags = self._expand({**self.fields, **seed, **fields, **case}, self._given)
+                    made = [(given, False) for given in flags]
+                runs += [Run(resolve(flags, source=self.name), flags, number, shown, pending) for flags, pending in made]
+            by_entry.append(runs + self._reseeded(runs, fields))
+        unique: dict[tuple, Run] = {}
+        for run in itertools.chain(*by_entry):
+            unique.setdefault((run.id, run.pending), run)
+        return list(unique.values())
+
+    def _children(self, parents: list[Run], fields: Mapping[str, Any]) -> list[tuple[dict, bool]]:
+        """(flags, pending) of the runs that start from the best of `parents` of each cell and seed."""
+        groups: dict[tuple, list[Run]] = {}
+        for run in parents:
+            groups.setdefault((self.cell(run), run.config.seed), []).append(run)
+        made = []
+        for runs in groups.values():
+            best, decided = best_run(runs)
+            start = {name: value for name, value in best.flags.items() if name not in ("init_from", "steps", "few_shot")}
+            given = {name: value for name, value in self._given.items() if name in fields or name not in {*start, "steps"}}
+            for flags in self._expand({**start, "steps": 0, **fields, "init_from": best.id}, given):
+                made.append((flags, not decided))
+        return made
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {**self.shrunk.get("fields", {}), **self.overrides}
+
+    def _expand(self, entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
+        runs = expand(entry, overrides, self.name)
+        models = self.shrunk.get("models", {})
+        return [{**flags, "model": models.get(model, model)} if (model := flags.get("model", FIELDS["model"].default)) in models else flags
+                for flags in runs]  # fmt: skip
+
+    def _reseeded(self, runs: list[Run], fields: Mapping[str, Any]) -> list[Run]:
+        """What validation chose in each cell, with the table's other seeds."""
+        if len(self.seeds) < 2 or "seed" in fields or "seed" in self._given:
+            return []
+        cells: dict[tuple, list[Run]] = {}
+        for run in runs:
+            if not run.pending and run.config.init_from is None:
+                cells.setdefault(self.cell(run), []).append(run)
+        again = []
+        for group in cells.values():
+            best, decided = best_run(group)
+            for seed in self.seeds[1:]:
+                flags = {**best.flags, "seed": seed}
+                again.append(replace(best, config=resolve(flags, source=self.name), flags=flags, pending=not decided))
+        return again
 
 
-KEYS = {"title": str, "note": str, "fields": dict, "grid": list, "rows": str, "columns": str}
+def best_run(runs: list[Run]) -> tuple[Run, bool]:
+    """(the run with the best validation score, whether all of them are there to choose from); the first where nothing validates."""
+    if len(runs) == 1:
+        return runs[0], not runs[0].pending and (runs[0].config.steps == 0 or runs[0].record() is not None)
+    records = [run.record() for run in runs]
+    if None in records:
+        return runs[0], False
+    scores = [record["validation"].get(run.config.select_on, 0) for run, record in zip(runs, records, strict=True)]
+    return runs[scores.index(max(scores))], True
 
 
-def load_table(path: Path, overrides: Mapping[str, Any]) -> Table:
-    """Reads and expands a table file. Raises UserError for unknown keys, wrong types and runs that do not resolve."""
-    content = {"note": "", "fields": {}, "rows": "method", "columns": "task"} | read_yaml(path)
-    for key, value in content.items():
-        if key not in KEYS:
-            raise UserError(f"{path}: unknown key '{key}'; {nearest(key, KEYS)}")
-        if not isinstance(value, KEYS[key]):
-            raise UserError(f"{path}: '{key}' must be a {KEYS[key].__name__}, not {value!r}")
+def validation_score(records: list[dict], metric: str) -> float:
+    return statistics.mean(record["validation"].get(metric, 0) for record in records)
+
+
+# Reading ----------------------------------------------------------------------------------------------------------------
+
+
+def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = None) -> Table:
+    """Reads a table file. Raises UserError for unknown keys, wrong types and runs that do not resolve."""
+    content = {"note": "", "fields": {}, "rows": "method", "columns": "task", "quantities": ["score"]} | read_yaml(path)
+    check_keys(content, KEYS, path)
     for key in ("title", "grid"):
         if not content.get(key):
             raise UserError(f"{path}: '{key}' is missing")
-    for axis in (content["rows"], content["columns"]):
-        if axis not in FIELDS:
-            raise UserError(f"{path}: '{axis}' is no RunConfig field; {nearest(axis, FIELDS)}")
-    runs: dict[str, tuple[RunConfig, dict]] = {}  # by run id: two entries may name one run
+    shrunk = read_profile(profile) if profile else {}
+    labels = {str(value): str(label) for value, label in {**content.get("labels", {}), **shrunk.get("labels", {})}.items()}
+    rows, columns = (tuple([value] if isinstance(value, str) else value) for value in (content["rows"], content["columns"]))
+    for axis in (*rows, *columns):
+        if axis not in FIELDS and axis != QUANTITY:
+            raise UserError(f"{path}: '{axis}' is no RunConfig field; {nearest(str(axis), [*FIELDS, QUANTITY])}")
     for entry in content["grid"]:
-        if not isinstance(entry, dict):
-            raise UserError(f"{path}: each entry of 'grid' must hold {{field: value}}, not {entry!r}")
-        for flags in expand({**content["fields"], **entry}, overrides, str(path)):
-            config = resolve(flags, source=str(path))
-            runs.setdefault(config.run_id, (config, flags))
-    for name, value in overrides.items():
-        if not any(name in flags for _, flags in runs.values()):
-            raise UserError(f"--{name} {value} has no effect on any run of {path}")
-    return Table(
+        check_entry(entry, content["grid"], path)
+    fields, grid, seeds = content["fields"], content["grid"], content.get("seeds", [])
+    if shrunk:
+        keep = {*rows, *columns}
+        fields = shrink(fields, shrunk.get("search"), keep)
+        grid = [shrink(entry, shrunk.get("search"), keep) for entry in grid]
+    table = Table(
         name=path.stem,
         title=content["title"],
-        note=content["note"],
-        rows=content["rows"],
-        columns=content["columns"],
-        configs=[config for config, _ in runs.values()],
-        commands=[command(flags) for _, flags in runs.values()],
+        note=" ".join(filter(None, (content["note"], shrunk.get("note")))),
+        fields=fields,
+        grid=grid,
+        rows=rows,
+        columns=columns,
+        seeds=tuple(seeds),
+        quantities=tuple(content["quantities"]),
+        means={
+            name: tuple(itertools.chain(*(task_names(str(task)) for task in tasks))) for name, tasks in content.get("means", {}).items()
+        },
+        labels=labels,
         overrides=overrides,
+        shrunk=shrunk,
+        profile=profile,
     )
+    runs = table.runs()
+    for name, value in overrides.items():
+        if not any(name in run.flags for run in runs):
+            raise UserError(f"--{name} {value} has no effect on any run of {path}")
+    return table
+
+
+def read_profile(name: str) -> dict:
+    path = ROOT / "configs" / "profiles" / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"unknown profile '{name}'; {nearest(name, [file.stem for file in path.parent.glob('*.yaml')])}")
+    content = read_yaml(path)
+    check_keys(content, PROFILE_KEYS, path)
+    return content
+
+
+def check_keys(content: Mapping[str, Any], known: Mapping[str, Any], path: Path) -> None:
+    for key, value in content.items():
+        if key not in known:
+            raise UserError(f"{path}: unknown key '{key}'; {nearest(str(key), known)}")
+        kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise UserError(f"{path}: '{key}' must be a {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}")
+
+
+def check_entry(entry: Any, grid: list, path: Path) -> None:
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: each entry of 'grid' must hold {{field: value}}, not {entry!r}")
+    check_keys({name: value for name, value in entry.items() if name in ENTRY_KEYS}, ENTRY_KEYS, path)
+    if not all(isinstance(case, dict) for case in entry.get("cases", [])):
+        raise UserError(f"{path}: 'cases' must be a list of {{field: value}}, not {entry['cases']!r}")
+    before = [other.get("name") for other in grid[: grid.index(entry)]]
+    if "from" in entry and entry["from"] not in before:
+        raise UserError(f"{path}: 'from: {entry['from']}' names no entry above it; {nearest(entry['from'], filter(None, before))}")
+
+
+def shrink(fields: Mapping[str, Any], search: int | None, keep: set[str]) -> dict[str, Any]:
+    """Of every list that is searched, and of `cases`, the first `search` values; axes of the table keep all theirs."""
+
+    def cut(name: str, value: Any) -> Any:
+        searched = isinstance(value, list) and name not in keep and not (name == "cases" and any(keep & case.keys() for case in value))
+        return value[:search] if searched else value
+
+    return {name: cut(name, value) for name, value in fields.items()}
 
 
 def command(flags: Mapping[str, Any]) -> str:
@@ -105,30 +296,169 @@ def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str =
     return runs
 
 
+# Carrying out -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Progress:
+    """What a sweep has done so far. Seconds are those of finished runs of this sweep, for the time that is left."""
+
+    before: int = 0
+    seconds: list[float] = field(default_factory=list)
+    failures: dict[str, list[str]] = field(default_factory=dict)  # run id -> last line of each attempt
+
+    def failed(self) -> list[str]:
+        return [run_id for run_id, lines in self.failures.items() if len(lines) >= ATTEMPTS]
+
+    def line(self, running: int, left: int, slots: int) -> str:
+        ahead = ""
+        if self.seconds and left + running:
+            ahead = f" · {duration(statistics.mean(self.seconds) * (left + running) / slots)} to go"
+        finished = len(self.seconds) + self.before
+        return f"done {finished} ({self.before} before) · running {running} · failed {len(self.failed())} · left {left}{ahead}"
+
+
+ATTEMPTS = 2
+"""A failed run is tried once more, then listed."""
+
+POLL_SECONDS = 5.0
+"""Between looks at runs that another sweep is doing."""
+
+
+def duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{round(seconds)} s"
+
+
+def carry_out(table: Table, launcher: Launcher) -> Progress:
+    """Runs whatever of the table is not done, as finished runs decide it; returns when nothing more can be done.
+
+    A run that another sweep on the same results folder is doing is waited for.
+    """
+    progress = Progress()
+    running: dict[str, float] = {}
+    elsewhere: dict[str, float] = {}  # run id -> when to look again
+    while True:
+        runs = table.runs()
+        undone = {run.id: run for run in runs if not run.pending and run.record() is None}
+        progress.before = progress.before or len([run for run in runs if not run.pending]) - len(undone)
+        left = [run for run_id, run in undone.items() if run_id not in running and run_id not in progress.failed()]
+        ready = [run for run in left if elsewhere.get(run.id, 0) <= time.monotonic()]
+        for run in ready[: launcher.slots - len(running)]:
+            launcher.submit(run.config)
+            running[run.id] = time.monotonic()
+        if not left and not running:
+            return progress
+        for run_id, outcome in launcher.wait(POLL_SECONDS):
+            seconds = time.monotonic() - running.pop(run_id)
+            if outcome is None:
+                progress.seconds.append(seconds)
+                record = results.find(str(table.results_dir), run_id)
+                print(results.table_line(record), flush=True)
+            elif outcome is BUSY:
+                elsewhere[run_id] = time.monotonic() + POLL_SECONDS
+                continue
+            else:
+                progress.failures.setdefault(run_id, []).append(outcome)
+                again = "failed, once more" if run_id not in progress.failed() else "failed"
+                print(f"{run_id}: {again}: {outcome}", file=sys.stderr)
+            print(progress.line(len(running), len(left) - 1, launcher.slots), file=sys.stderr)
+
+
+def launcher_of(rest: argparse.Namespace) -> Launcher:
+    """What --launch, --workers and the machine's GPUs ask for."""
+    kind, workers = getattr(rest, "launch", None), getattr(rest, "workers", None)
+    if kind == "ray":
+        from adept.launch import Ray
+
+        return Ray(getattr(rest, "ray_address", None), getattr(rest, "gpus_per_run", 0.0 if count_gpus() == 0 else 1.0))
+    gpus = count_gpus()
+    workers = workers or max(1, gpus)
+    return Here() if kind == "here" or (kind is None and workers == 1) else Local(workers, gpus)
+
+
+def count_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def dry_run(table: Table) -> int:
+    """Prints the command of every run, and on stderr their number and the GPU hours they would take."""
+    runs = table.runs()
+    for run in runs:
+        chosen = "  # start or configuration chosen by validation when the runs before are done" if run.pending else ""
+        print(command(run.flags) + chosen)
+    print(f"{len(runs)} runs, {estimate(runs)}", file=sys.stderr)
+    return 0
+
+
+STEPS_PER_SECOND = {256: 2.7, 348: 1.8, 512: 1.15}
+"""T5-base on one GPU by maximum source length: DePT's released logs of 17 runs (batch 32, fp32)."""
+
+
+def estimate(runs: list[Run]) -> str:
+    """GPU hours at the speed of this results folder's own records of the model and task, else at that of DePT's released logs."""
+    hours, measured, unknown = 0.0, 0, 0
+    for run in runs:
+        record, config = run.record(), run.config
+        if config.steps == 0:
+            continue
+        if record is not None:
+            rate, measured = record["timing"].get("steps_per_second"), measured + 1
+        elif config.model == "t5-base":
+            rate = next((rate for length, rate in STEPS_PER_SECOND.items() if config.max_source_len <= length), None)
+        else:
+            rate = None
+        unknown += not rate
+        hours += config.steps / rate / 3600 if rate else 0
+    basis = f"{hours:,.1f} GPU hours at the speed of DePT's released T5-base logs"
+    basis += f" ({measured} finished runs: at their own)" if measured else ""
+    return basis + (f"; {unknown} runs of other models are not counted" if unknown else "")
+
+
 def main(arguments: list[str]) -> int:
     parser = command_line(__doc__, config_file=False)
     parser.add_argument("table", type=Path, help="configs/<table>.yaml")
-    parser.add_argument("--dry_run", action="store_true", help="print the commands and their number")
+    parser.add_argument("--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands, their number and the GPU hours")
+    parser.add_argument("--launch", choices=("here", "local", "ray", "slurm"), help="in this process, in processes, on a cluster")
+    parser.add_argument("--workers", type=int, help="local: processes (one a GPU); slurm: elements of the array (8)")
+    parser.add_argument("--ray_address", help="ray: the cluster's address, 'auto' for the one this machine belongs to; none: a local one")
+    parser.add_argument("--gpus_per_run", type=float, help="ray: 0.25 puts four runs on one GPU [1 where there are GPUs]")
+    parser.add_argument("--slurm_options", help="slurm: sbatch's own options, '--partition=gpu --gres=gpu:1 --time=24:00:00'")
+    launcher = None
     try:
         overrides, rest = parse(parser, arguments)
-        table = load_table(rest.table, overrides)
+        table = load_table(rest.table, overrides, getattr(rest, "profile", None))
         if "dry_run" in rest:
-            print("\n".join(table.commands))
-            print(f"{len(table.commands)} runs", file=sys.stderr)
+            return dry_run(table)
+        if getattr(rest, "launch", None) == "slurm":
+            given = [str(rest.table), *(word for name, value in overrides.items() for word in (f"--{name}", str(value)))]
+            given += ["--profile", table.profile] if table.profile else []
+            print(
+                submit_to_slurm(
+                    table.name, given, getattr(rest, "workers", 8), getattr(rest, "slurm_options", ""), table.results_dir / "slurm"
+                )
+            )
             return 0
-        from adept import loop, results
+        launcher = launcher_of(rest)
+        progress = carry_out(table, launcher)
+        for run_id in progress.failed():
+            print(f"failed: {run_id}: {progress.failures[run_id][-1]}", file=sys.stderr)
+        from adept.report import publish
 
-        for number, config in enumerate(table.configs, 1):
-            done = results.find(config.results_dir, config.run_id)
-            print(f"[{number}/{len(table.configs)}] {config.run_id}{' (already done)' if done else ''}", file=sys.stderr)
-            print(results.table_line(done or loop.run(config)), flush=True)
-        return 0
+        print(publish(table))
+        return 2 if progress.failed() else 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: finished runs are recorded, the same command goes on from there", file=sys.stderr)
         return 130
+    finally:
+        if launcher is not None:
+            launcher.close()
 
 
 if __name__ == "__main__":
