@@ -24,6 +24,9 @@ from adept.text import Row, Untyped
 IGNORED = -100
 """Label of positions without loss (torch's cross_entropy default)."""
 
+FIXTURES = "fixtures"
+"""--data_dir fixtures: the rows written by hand for the tests (adept/tiny.py)."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -56,8 +59,13 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
     """
     looked = []
     if config.data_dir is not None:
-        folder = Path(config.data_dir) / task.name
-        if not Path(config.data_dir).is_dir():
+        root = Path(config.data_dir)
+        if config.data_dir == FIXTURES:
+            from adept.tiny import data_folder
+
+            root = data_folder()
+        folder = root / task.name
+        if not root.is_dir():
             raise UserError(f"--data_dir {config.data_dir} is not a folder; it should hold <task>/<split>.parquet or .jsonl")
         for path in (folder / f"{split}.parquet", folder / f"{split}.jsonl"):
             if path.is_file():

@@ -74,6 +74,7 @@ def open_session(config: RunConfig) -> Session:
     """Loads the model, applies the method (seeded), places it. Raises UserError for what cannot be loaded or does not fit."""
     task, method, device = task_of(config), METHODS[config.method], pick_device(config.device)
     task.check(config)
+    task.permit(config)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     model, tokenizer = models.load(config)
     if task.cue is None and model.config.is_encoder_decoder:
@@ -260,6 +261,7 @@ def run(config: RunConfig) -> dict:
         return done
     method = METHODS[config.method]
     task = task_of(config)
+    task.permit(config)
     protection = require_protection() if task.runs_code else None
     data = load_data(task, config)
     session = open_session(config)

@@ -22,17 +22,23 @@ ALIASES = {
 """The paper's models (Appendix C) on the hub. `smollm2-135m` comes from the package index (adept/bundled.py)."""
 
 BUNDLED = "smollm2-135m"
+TINY = ("tiny-t5", "tiny-llama", "tiny-codegen")
+"""Random models that adept/tiny.py makes."""
 
 DROPOUT_FIELDS = ("dropout_rate", "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop")
 """Names of dropout rates in the configs of T5, Llama-type and CodeGen-type models."""
 
 
 def locate(name: str) -> str:
-    """A local folder or a hub id. Fetches the bundled model on first use."""
+    """A local folder or a hub id. Fetches the bundled model, or makes a tiny one, on first use."""
     if name == BUNDLED:
         from adept.bundled import model_folder
 
         return str(model_folder())
+    if name in TINY:
+        from adept.tiny import model_folder
+
+        return str(model_folder(name))
     return ALIASES.get(name, name)
 
 

@@ -18,8 +18,8 @@ from functools import cached_property
 from pathlib import Path
 
 from adept import results, significance
-from adept.config import ROOT, UserError, command_line, parse
-from adept.sweep import QUANTITY, Run, Table, load_table
+from adept.config import ROOT, UserError, parse
+from adept.sweep import QUANTITY, Run, Table, parser_of, tables_of
 from adept.tasks import task_of
 
 MISSING = "–"
@@ -225,7 +225,7 @@ def build(table: Table) -> View:
     by_cell: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         if run.shown:
-            for quantity in table.quantities:
+            for quantity in run.quantities:
                 metric = task_of(run.config).reported if quantity == "score" else quantity
                 key = table.key(table.rows, run.config, quantity), table.key(table.columns, run.config, quantity), metric
                 by_cell.setdefault(key, []).append(run)
@@ -249,8 +249,13 @@ def build(table: Table) -> View:
                 columns[name] = "mean"
     quoted: dict[str, dict[str, Published]] = {}
     for entry in published(table.name):
-        if not entry.row or entry.row not in cells:
+        if entry.row not in cells:
             quoted.setdefault(entry.method, {})[entry.column] = entry
+        elif entry.column not in columns and entry.method == entry.column:  # a method of the paper's that is a column (Table 15)
+            for row in cells:
+                if (row, entry.column) in paper:
+                    cells[row][entry.column] = Cell(row, entry.column, "", [], paper=paper[row, entry.column])
+            columns[entry.column] = ""
     missing, pending = sum(run.record() is None for run in runs), sum(run.pending for run in runs)
     return View(table, cells, columns, quoted, missing, len(runs), pending)
 
@@ -410,13 +415,25 @@ def publish(table: Table) -> str:
     return f"\n{text}\ntable:   {folder / table.name}.md, .csv{drawn}\nrecords: {folder.parent / 'runs'}/"
 
 
+def publish_all(tables: Sequence[Table]) -> str:
+    """Writes results/README.md and the page of all tables; returns where they are."""
+    from adept.page import write_page
+
+    views = [build(table) for table in tables]
+    folder = tables[0].results_dir
+    heading = (
+        "# Results\n\nEvery table of the paper with our runs beside it, made by `bash scripts/all_tables.sh`. As a page: index.html.\n"
+    )
+    results.write_atomically(folder / "README.md", "\n".join([heading, *(markdown(view) for view in views)]))
+    write_page(views, folder / "index.html")
+    return f"all tables: {folder / 'README.md'}, {folder / 'index.html'}"
+
+
 def main(arguments: list[str]) -> int:
-    parser = command_line(__doc__, config_file=False)
-    parser.add_argument("table", type=Path, help="configs/<table>.yaml")
-    parser.add_argument("--profile", help="configs/profiles/NAME.yaml")
     try:
-        overrides, rest = parse(parser, arguments)
-        print(publish(load_table(rest.table, overrides, getattr(rest, "profile", None))))
+        overrides, rest = parse(parser_of(__doc__), arguments)
+        tables = tables_of(rest, overrides)
+        print(publish_all(tables) if "all" in rest else publish(tables[0]))
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from adept.config import command_line, parse, resolve
-from adept.report import markdown
+from adept.report import build, markdown
 from adept.sweep import load_table
 from adept.tasks import overview, protocols
 
@@ -25,7 +25,7 @@ def tracked() -> list[Path]:
 @pytest.mark.parametrize("table", ["quickstart", "first_results", "scoring"])
 def test_readme_tables_are_made_from_the_run_records(table):
     block = re.search(rf"<!-- table: {table} -->\n(.*?)<!-- end -->", README, re.DOTALL).group(1)
-    expected = markdown(load_table(ROOT / "configs" / f"{table}.yaml", {"results_dir": str(ROOT / "results")}))
+    expected = markdown(build(load_table(ROOT / "configs" / f"{table}.yaml", {"results_dir": str(ROOT / "results")})))
     assert "missing" not in expected
     assert block == expected, f"run: python -m adept.report configs/{table}.yaml and put results/tables/{table}.md into README.md"
 
