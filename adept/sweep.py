@@ -267,7 +267,7 @@ def check_entry(entry: Any, grid: list, path: Path) -> None:
 
 
 def shrink(fields: Mapping[str, Any], search: int | None, keep: set[str]) -> dict[str, Any]:
-    """Of the first list that is searched, or of `cases`, the first `search` values, of the others one; axes of the table keep all theirs."""
+    """Of `cases`, or of the first list that is searched, the first `search` values, of other lists one; axes (`keep`) keep all theirs."""
     shrunk: dict[str, Any] = {}
     for name, value in sorted(fields.items(), key=lambda item: item[0] != "cases"):
         axis = name in keep or (name == "cases" and any(keep & case.keys() for case in value))
