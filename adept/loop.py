@@ -270,7 +270,7 @@ def run(config: RunConfig) -> dict:
     encode = session.codec.encode
     data = dataclasses.replace(data, train=encode(data.train), validation=encode(data.validation), test=encode(data.test))
 
-    groups = parameter_groups(session.model, method.lrs, config)
+    groups = parameter_groups(session.model, method.rates(config), config)
     described = {group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups}
     folder = results.run_folder(config.results_dir, config.run_id)
     with make_tracker(config, folder, described, session) as tracker:

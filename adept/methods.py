@@ -37,6 +37,10 @@ class Method:
         """All RunConfig fields that only some methods read, and this one does."""
         return (*self.uses, *dict.fromkeys(self.lrs.values()), *(("steps",) if self.lrs else ()))
 
+    def rates(self, config: RunConfig) -> dict[str, str]:
+        """`lrs` of the parts that this run has: without prompt tokens there is no prompt to have a rate (Table 14)."""
+        return {pattern: field for pattern, field in self.lrs.items() if config.prompt_len or field != "prompt_lr"}
+
     def check(self, config: RunConfig) -> None:
         """Raises UserError where fields that are right alone contradict each other."""
         if self.virtual_prompt and not config.prompt_len and "bottleneck" not in self.uses:

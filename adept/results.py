@@ -73,9 +73,12 @@ def write(results_dir: str, record: dict) -> Path:
 
 
 def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[str]) -> None:
-    """One line a test example: its id, the predicted string, the references."""
+    """One line a test example: its id, the predicted string, the references, and its question where that has several rows."""
     lines = [
-        json.dumps({"id": e.id, "prediction": p, "references": list(e.references)}, ensure_ascii=False)
+        json.dumps(
+            {"id": e.id, "prediction": p, "references": list(e.references)} | ({"group": e.group} if e.group != e.id else {}),
+            ensure_ascii=False,
+        )
         for e, p in zip(examples, predictions, strict=True)
     ]
     write_atomically(path, "\n".join(lines) + "\n")
