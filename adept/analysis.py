@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,12 +26,10 @@ from adept import checkpoint, models, results
 from adept.config import FIELDS, ROOT, OneLineParser, RunConfig, UserError, model_label
 from adept.data import Example, load_data, pad
 from adept.embedding import PositionOffset, PromptedEmbedding
+from adept.loop import Session, open_session
 from adept.methods import METHODS
 from adept.report import MISSING
 from adept.sweep import load_table
-
-if TYPE_CHECKING:
-    from adept.loop import Session
 
 BINS = 40
 """Of the histograms of norms."""
@@ -267,8 +264,6 @@ def sessions(adapters: Sequence[str], places: Mapping[str, str]) -> Iterator[tup
 
     There prompts are embeddings of tokens and offsets come from a normal distribution. Raises UserError for an adapter that is not there.
     """
-    from adept.loop import open_session
-
     for name in adapters:
         session = checkpoint.load(name, precision="fp32", **places)
         yield name, session

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adept import analysis, checkpoint, models, results
+from adept import checkpoint, models, results
 from adept.config import RunConfig, UserError, first_line
 from adept.data import IGNORED, Codec, Data, Example, batch_indices, load_data, pad
 from adept.embedding import PromptedEmbedding
@@ -286,7 +286,9 @@ def run(config: RunConfig) -> dict:
     if agreement is not None:
         record["scoring_agreement"] = agreement
     if config.measure_offsets:
-        record["offsets"] = analysis.offset_statistics(session, data.train)
+        from adept.analysis import offset_statistics
+
+        record["offsets"] = offset_statistics(session, data.train)
     checkpoint.save(folder, session)
     results.write_predictions(folder / "predictions.jsonl", sampled(config, data.test), predictions)
     results.write(config.results_dir, record)
