@@ -84,6 +84,12 @@ class RunConfig:
     offset_alpha: float | None = option(
         None, "DePT's offset is scaled by this / sqrt(rank) (DePT's code: 8); 0: not scaled (Eq. 2)", minimum=0.0
     )
+    offset_shift: int | None = option(
+        None,
+        "a trained DePT is evaluated with its offsets cyclically shifted left by this many positions (Table 1)",
+        minimum=0,
+    )
+    without_offset: bool | None = option(None, "a trained adapter is evaluated with its prompt only (Table 11)")
     lora_alpha: float | None = option(None, "LoRA's alpha (Appendix C, LoPA's setting)", minimum=0.0)
     lora_dropout: float | None = option(None, "LoRA's dropout", minimum=0.0, maximum=0.99)
 
@@ -139,6 +145,7 @@ class RunConfig:
     max_new_tokens: int | None = option(
         None, "tokens generated; None: one more than the longest label, for free text max_target_len - 1 (released code)", minimum=1
     )
+    measure_offsets: bool = option(False, "record the sizes of embeddings and offsets over the training set (Table 2)")
     select_on: str | None = option(None, "validation metric that selects the checkpoint; None: the task's first (released code)")
 
     # What only some tasks read; None for the others
@@ -441,7 +448,7 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
         values["warmup_steps"] = min(500, steps // 10)
     if "offset_len" in method.fields and values.get("offset_len") is None:
         values["offset_len"] = values["max_source_len"]
-    for part, used in ((f"method '{chosen('method')}'", method.fields), (f"task '{task.name}'", task.switches)):
+    for part, used in ((f"method '{chosen('method')}'", method.required), (f"task '{task.name}'", task.switches)):
         for name in used:
             if values.get(name, FIELDS[name].default) is None:
                 raise UserError(f"{part} needs --{name}: {FIELDS[name].metadata['help']}")

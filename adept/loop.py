@@ -287,6 +287,10 @@ def run(config: RunConfig) -> dict:
         record["notes"].append(protection)
     if agreement is not None:
         record["scoring_agreement"] = agreement
+    if config.measure_offsets:
+        from adept.analysis import offset_statistics
+
+        record["offsets"] = offset_statistics(session, data.train)
     checkpoint.save(folder, session)
     results.write_predictions(folder / "predictions.jsonl", sampled(config, data.test), predictions)
     results.write(config.results_dir, record)

@@ -1,5 +1,6 @@
 """What README promises is true, and the design's rules hold in the sources."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from adept import analysis
 from adept.config import command_line, parse, resolve
 from adept.report import build, markdown
 from adept.sweep import load_table
@@ -15,6 +17,7 @@ from adept.tasks import overview, protocols
 
 SOURCES = sorted([*(ROOT / "adept").glob("*.py"), ROOT / "train.py"])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+THEORY = ROOT / "results" / "tables" / "theory.json"
 
 
 def tracked() -> list[Path]:
@@ -31,11 +34,21 @@ def test_readme_tables_are_made_from_the_run_records(table):
 
 
 def test_committed_tables_are_made_from_the_run_records():
-    for path in sorted((ROOT / "results" / "tables").glob("*.md")):
+    for path in sorted({*(ROOT / "results" / "tables").glob("*.md")} - {THEORY.with_suffix(".md")}):
         table = load_table(ROOT / "configs" / f"{path.stem}.yaml", {"results_dir": str(ROOT / "results")})
         assert path.read_text(encoding="utf-8") == markdown(table), f"run: python -m adept.report configs/{path.stem}.yaml"
         for config in table.configs:
             assert (ROOT / "results" / "runs" / config.run_id / "predictions.jsonl").is_file()
+
+
+def test_table_of_the_theory_is_made_from_its_measures():
+    made = analysis.markdown(json.loads(THEORY.read_text(encoding="utf-8")))
+    block = re.search(r"<!-- table: theory -->\n(.*?)<!-- end -->", README, re.DOTALL).group(1)
+    assert block == made == THEORY.with_suffix(".md").read_text(encoding="utf-8"), (
+        "run: python -m adept.analysis, and put it into README.md"
+    )
+    for row in json.loads(THEORY.read_text(encoding="utf-8"))["rows"]:
+        assert row["from"] in (None, "random") or (ROOT / "results" / "runs" / row["from"] / "adapter.safetensors").is_file()
 
 
 @pytest.mark.parametrize(
