@@ -12,13 +12,15 @@ import itertools
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adept.config import FIELDS, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
 from adept.methods import find_method, method_specific_fields
+from adept.stop import told
 from adept.tasks import find_task, task_names, task_specific_fields
 
 
@@ -105,6 +107,26 @@ def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str =
     return runs
 
 
+def run_all(configs: Sequence[RunConfig]) -> None:
+    """Does each run that is not finished. Those that another process is at wait until it has done them, or has died."""
+    from adept import loop, results
+
+    waiting = list(enumerate(configs, 1))
+    while waiting:
+        claimed = []
+        for number, config in waiting:
+            done = results.finished(config.results_dir, config.run_id)
+            print(f"[{number}/{len(configs)}] {config.run_id}{' (already done)' if done else ''}", file=sys.stderr)
+            try:
+                print(results.table_line(done or loop.run(config)), flush=True)
+            except results.Claimed as other:
+                print(f"{other}: later", file=sys.stderr)
+                claimed.append((number, config))
+        if claimed == waiting:
+            time.sleep(2)
+        waiting = claimed
+
+
 def main(arguments: list[str]) -> int:
     parser = command_line(__doc__, config_file=False)
     parser.add_argument("table", type=Path, help="configs/<table>.yaml")
@@ -116,19 +138,13 @@ def main(arguments: list[str]) -> int:
             print("\n".join(table.commands))
             print(f"{len(table.commands)} runs", file=sys.stderr)
             return 0
-        from adept import loop, results
-
-        for number, config in enumerate(table.configs, 1):
-            done = results.find(config.results_dir, config.run_id)
-            print(f"[{number}/{len(table.configs)}] {config.run_id}{' (already done)' if done else ''}", file=sys.stderr)
-            print(results.table_line(done or loop.run(config)), flush=True)
+        run_all(table.configs)
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: finished runs are recorded, the same command goes on from there", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return told(stop)
 
 
 if __name__ == "__main__":
