@@ -14,7 +14,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 
@@ -75,7 +75,7 @@ def claim(results_dir: str, run_id: str) -> Iterator[None]:
     Raises Claimed, which names the process, where another has it, and UserError where the folder cannot be written to: before an
     hour of training, not after it. What a killed process left half written is removed.
     """
-    path = record_path(results_dir, run_id).with_name(f".{run_id}.lock")
+    path = lock_path(results_dir, run_id)
     with files.told(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = locked(path, run_id)
@@ -83,8 +83,7 @@ def claim(results_dir: str, run_id: str) -> Iterator[None]:
         try:
             with files.told(path.parent):
                 file.truncate(0)
-                file.write(f"{os.getpid()} {platform.node()}")
-                file.flush()
+                file.write(f"{os.getpid()} {platform.node()}".encode())
                 for left in half_written(results_dir, run_id):
                     left.unlink(missing_ok=True)
             yield
@@ -93,15 +92,19 @@ def claim(results_dir: str, run_id: str) -> Iterator[None]:
                 path.unlink()
 
 
-def locked(path: Path, run_id: str) -> TextIO:
+def lock_path(results_dir: str, run_id: str) -> Path:
+    return Path(results_dir) / "runs" / f".{run_id}.lock"
+
+
+def locked(path: Path, run_id: str) -> BinaryIO:
     """The file, locked by this process. Raises Claimed."""
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - the claim closes it
+        file = open(path, "ab+", buffering=0)  # noqa: SIM115 - the claim closes it
         try:
             lock(file)
         except BlockingIOError as error:
             file.seek(0)
-            pid, _, host = file.read().partition(" ")
+            pid, _, host = file.read().decode(errors="replace").partition(" ")
             file.close()
             raise Claimed(f"run {run_id} is being done by process {pid or 'unknown'} on host {host or 'unknown'}") from error
         except OSError as error:
@@ -112,15 +115,18 @@ def locked(path: Path, run_id: str) -> TextIO:
         file.close()  # its owner removed it after we had opened it
 
 
-def lock(file: TextIO) -> None:
+def lock(file: BinaryIO) -> None:
     """Raises BlockingIOError where another process has the lock, OSError where there are none."""
     if fcntl is None:
         raise OSError(errno.ENOSYS, "no fcntl on this system")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def is_at(path: Path, file: TextIO) -> bool:
-    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+def is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def half_written(results_dir: str, run_id: str) -> list[Path]:
@@ -134,8 +140,7 @@ def finished(results_dir: str, run_id: str) -> dict | None:
     """find(), and removes what a process left that was killed between writing the record and tidying up."""
     record = find(results_dir, run_id)
     checkpoints = [*run_folder(results_dir, run_id).glob("checkpoint*.safetensors")]
-    lock_file = record_path(results_dir, run_id).with_name(f".{run_id}.lock")
-    if record is not None and (checkpoints or lock_file.exists() or half_written(results_dir, run_id)):
+    if record is not None and (checkpoints or lock_path(results_dir, run_id).exists() or half_written(results_dir, run_id)):
         # UserError: it is not ours to remove, or its process is just doing so.
         with contextlib.suppress(UserError), claim(results_dir, run_id):
             for path in checkpoints:

@@ -24,15 +24,6 @@ RATES = {"prompt_lr": 0.3, "offset_lr": 1e-2, "scoring": "likelihood"}
 NEWEST, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny models lose time with more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Killed(BaseException):
     """In place of SIGKILL, which leaves the same on the disk but for lock and temporary files (tests/test_chaos.py)."""
 
