@@ -40,6 +40,7 @@ from adept import results
 from adept.config import FIELDS, ROOT, OneLineParser, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
 from adept.launch import BUSY, Here, Launcher, Local, submit_to_slurm
 from adept.methods import find_method, method_specific_fields
+from adept.stop import told
 from adept.tasks import find_task, task_names, task_specific_fields
 
 KEYS = {
@@ -367,7 +368,7 @@ def carry_out(table: Table, launcher: Launcher) -> Progress:
                 progress.seconds.append(seconds)
                 record = results.find(str(table.results_dir), run_id)
                 print(results.table_line(record), flush=True)
-            elif outcome is BUSY:
+            elif outcome == BUSY:
                 elsewhere[run_id] = time.monotonic() + POLL_SECONDS
                 continue
             else:
@@ -482,9 +483,8 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: finished runs are recorded, the same command goes on from there", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return told(stop)
     finally:
         if launcher is not None:
             launcher.close()

@@ -121,5 +121,5 @@ def test_a_handful_of_rows_is_not_resampled(made):
 def test_predictions_that_cannot_be_read_are_named(tmp_path, made):
     made("a", ["1"], ["1"])
     (tmp_path / "runs" / "a" / "predictions.jsonl").write_text('{"id": 1')
-    with pytest.raises(UserError, match="predictions.jsonl holds no readable predictions"):
+    with pytest.raises(UserError, match=r"predictions\.jsonl holds no readable predictions"):
         significance.Predictions({"run_id": "a", "config": dataclasses.asdict(resolve({"task": "rte"}))}, str(tmp_path))
