@@ -19,7 +19,7 @@ from pathlib import Path
 
 from adept import results, significance
 from adept.config import ROOT, UserError, parse
-from adept.sweep import QUANTITY, Run, Table, parser_of, tables_of
+from adept.sweep import QUANTITY, Run, Table, load_table, parser_of, tables_of
 from adept.tasks import task_of
 
 MISSING = "–"
@@ -251,11 +251,9 @@ def build(table: Table) -> View:
     for entry in published(table.name):
         if entry.row not in cells:
             quoted.setdefault(entry.method, {})[entry.column] = entry
-        elif entry.column not in columns and entry.method == entry.column:  # a method of the paper's that is a column (Table 15)
-            for row in cells:
-                if (row, entry.column) in paper:
-                    cells[row][entry.column] = Cell(row, entry.column, "", [], paper=paper[row, entry.column])
-            columns[entry.column] = ""
+        elif entry.column not in cells[entry.row]:  # the paper has a task or method there that was not run (other columns of Table 15)
+            cells[entry.row][entry.column] = Cell(entry.row, entry.column, "", [], paper=entry)
+            columns.setdefault(entry.column, "")
     missing, pending = sum(run.record() is None for run in runs), sum(run.pending for run in runs)
     return View(table, cells, columns, quoted, missing, len(runs), pending)
 
@@ -296,7 +294,7 @@ def markdown(view: View) -> str:
         texts = [f"{number(by_column[column].value)} \\|" if column in by_column else MISSING for column in view.columns]
         if any(column in by_column for column in view.columns):
             lines.append(f"| *{escape(method)}* | {next(iter(by_column.values())).params} | " + " | ".join(texts) + " |")
-    lines += ["", legend(view)]
+    lines += ["", *legend(view)]
     lines += [table.note] if table.note else []
     lines += agreement(view)
     lines += [f"Note: {escape(note)}." for note in view.notes]
@@ -306,31 +304,30 @@ def markdown(view: View) -> str:
     return "\n".join(lines) + "\n"
 
 
-def legend(view: View) -> str:
-    text = "Test score in percent of the checkpoint that was best on validation: mean ± std (number of seeds)."
+def legend(view: View) -> list[str]:
+    """What a cell shows, how much chance does on small test sets, and how sure the differences from ADePT are."""
+    lines = ["Test score in percent of the checkpoint that was best on validation: mean ± std (number of seeds)."]
     if view.compared:
-        text = (
+        lines = [
             "Each cell: the paper \\| ours. Ours is the test score in percent of what was best on validation: mean ± std (number of seeds)."
+        ]
+    chance: dict[str, float] = {}
+    for cell in view.all_cells:
+        for record in cell.records if cell.small else []:
+            task = record["config"]["task"]
+            chance[task] = max(chance.get(task, 0), significance.noise(record))
+    if chance:
+        told = ", ".join(f"{points:.0f} ({task})" for task, points in chance.items())
+        lines.append(
+            f"† Fewer than {significance.SMALL_TEST} test rows: two single runs must differ by so many points to be told apart: {told}."
         )
-    if any(cell.small for cell in view.all_cells):
-        text += f" † fewer than {significance.SMALL_TEST} test rows: {noises(view)}."
     told = [
         f"{row} {column} {-test['difference']:+.1f} (95% {-test['high']:+.1f} to {-test['low']:+.1f}, p = {test['p']:.2g})"
         for (row, column), test in view.tests.items()
     ]
     if told:
-        text += " Against adept on the same test rows, by paired bootstrap: " + "; ".join(told) + "."
-    return text
-
-
-def noises(view: View) -> str:
-    """How large a difference chance makes on each small test set."""
-    found = {}
-    for cell in view.all_cells:
-        for record in cell.records if cell.small else []:
-            name = record["config"]["task"]
-            found[name] = max(found.get(name, 0), significance.noise(record))
-    return ", ".join(f"two single runs on {name} must differ by {points:.0f} points to be told apart" for name, points in found.items())
+        lines.append("Against adept on the same test rows, by paired bootstrap: " + "; ".join(told) + ".")
+    return lines
 
 
 def agreement(view: View) -> list[str]:
@@ -415,11 +412,24 @@ def publish(table: Table) -> str:
     return f"\n{text}\ntable:   {folder / table.name}.md, .csv{drawn}\nrecords: {folder.parent / 'runs'}/"
 
 
+OTHERS = ("quickstart", "first_results", "scoring")
+"""Tables that are not the paper's and stand behind its on the page."""
+
+
 def publish_all(tables: Sequence[Table]) -> str:
-    """Writes results/README.md and the page of all tables; returns where they are."""
+    """Writes results/README.md and the page of all tables; returns where they are.
+
+    A table of which a profile has no record yet stands there as the paper has it.
+    """
     from adept.page import write_page
 
-    views = [build(table) for table in tables]
+    views = []
+    for table in tables:
+        view = build(table)
+        empty = table.profile and not any(cell.records for cell in view.all_cells)
+        views.append(build(load_table(Path(table.path), {"results_dir": str(table.results_dir)})) if empty else view)
+    others = (build(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(tables[0].results_dir)})) for name in OTHERS)
+    views += [view for view in others if not view.missing]
     folder = tables[0].results_dir
     heading = (
         "# Results\n\nEvery table of the paper with our runs beside it, made by `bash scripts/all_tables.sh`. As a page: index.html.\n"

@@ -277,6 +277,6 @@ def test_a_record_without_its_parts_is_refused(table_file):
 
 def test_a_failed_replacement_leaves_no_temporary_file(tmp_path):
     (tmp_path / "record.json").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="cannot write"):
         results.write_atomically(tmp_path / "record.json", "{}")
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
