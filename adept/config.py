@@ -207,7 +207,9 @@ class RunConfig:
     )
     track: str = option("none", "'wandb' mirrors the run (WANDB_MODE=offline works)", choices=("none", "wandb"), place=True)
     wandb_project: str = option("adept", "wandb project", place=True)
-    wandb_group: str | None = option(None, "wandb group; None: task-model, so that methods lie side by side", place=True)
+    wandb_group: str | None = option(
+        None, "wandb group; None: a sweep's table, else task-model, so that methods lie side by side", place=True
+    )
 
     def __post_init__(self):
         hints = field_types()

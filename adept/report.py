@@ -130,7 +130,8 @@ class View:
     def changed(self) -> dict[str, object]:
         """What the profile and the command line changed for all runs."""
         given = {**self.table.shrunk.get("models", {}), **self.table.shrunk.get("fields", {}), **self.table.overrides}
-        return {name: value for name, value in given.items() if name not in ("results_dir", "data_dir", "device", "track")}
+        places = ("results_dir", "data_dir", "device", "track", "wandb_project", "wandb_group")
+        return {name: value for name, value in given.items() if name not in places}
 
     @cached_property
     def all_cells(self) -> list[Cell]:

@@ -148,7 +148,8 @@ class Table:
         return {**self.shrunk.get("fields", {}), **self.overrides}
 
     def _expand(self, entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
-        runs = expand(entry, overrides, self.path)
+        group = "-".join(filter(None, (self.name, self.profile)))
+        runs = expand({**entry, "wandb_group": entry.get("wandb_group", group)}, overrides, self.path)
         models = self.shrunk.get("models", {})
         return [{**flags, "model": models.get(model, model)} if (model := flags.get("model", FIELDS["model"].default)) in models else flags
                 for flags in runs]  # fmt: skip

@@ -32,9 +32,14 @@ class NoMirror:
     def close(self, failed: bool) -> None: ...
 
 
+def group_of(config: RunConfig) -> str:
+    """The run's wandb group."""
+    return config.wandb_group or f"{config.task}-{model_label(config.model)}"
+
+
 class WandbMirror:
-    """Mirrors a run to wandb. Runs of one task and model share a group; method, protocol and task are tags, so that
-    methods can be compared by grouping. WANDB_MODE=offline needs no account. A run that goes on is the same one there."""
+    """Mirrors a run to wandb. A sweep's runs share its table's group, others that of their task and model; the job type is the method;
+    method, protocol and task are tags. WANDB_MODE=offline needs no account. A run that goes on is the same one there."""
 
     def __init__(self, config: RunConfig, folder: Path, session: Session):
         try:
@@ -46,7 +51,7 @@ class WandbMirror:
         try:
             self.run = wandb.init(
                 project=config.wandb_project,
-                group=config.wandb_group or f"{config.task}-{model_label(config.model)}",
+                group=group_of(config),
                 name=config.run_id,
                 id=config.run_id,
                 resume="allow",
