@@ -192,6 +192,12 @@ class RunConfig:
     compare_scoring: bool = option(False, "score the test set by generation and by likelihood, and record how often they agree", place=True)
     allow_code_execution: bool = option(False, "permit scoring to run generated programs, in adept/sandbox.py's confinement", place=True)
     log_every: int = option(10, "steps between points of the training loss", minimum=1, place=True)
+    save_every: int = option(
+        1000,
+        "steps between checkpoints that a killed run goes on from, one at least every 10 minutes; 0: only on a signal",
+        minimum=0,
+        place=True,
+    )
     track: str = option("none", "'wandb' mirrors the run (WANDB_MODE=offline works)", choices=("none", "wandb"), place=True)
     wandb_project: str = option("adept", "wandb project", place=True)
     wandb_group: str | None = option(None, "wandb group; None: task-model, so that methods lie side by side", place=True)

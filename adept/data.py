@@ -417,14 +417,14 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str, multiple: int) -> 
 # Order ------------------------------------------------------------------------------------------------------------------
 
 
-def batch_indices(lengths: Sequence[int], batch_size: int, seed: int, *, group_by_length: bool) -> Iterator[list[int]]:
+def batch_indices(lengths: Sequence[int], batch_size: int, seed: int, *, group_by_length: bool, skip: int = 0) -> Iterator[list[int]]:
     """Endless batches of row numbers: every epoch visits each row once, in an order that depends on (seed, epoch) alone.
 
     group_by_length: a shuffled stretch of 50 batches is sorted by length, cut into batches, and the batches are shuffled.
-    A last batch may be smaller.
+    A last batch may be smaller. skip: the first batches to leave out; whole epochs of them cost nothing.
     """
-    epoch = 0
-    while True:
+    first, skip = divmod(skip, -(-len(lengths) // batch_size))
+    for epoch in itertools.count(first):
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
         order = torch.randperm(len(lengths), generator=generator).tolist()
         if group_by_length:
@@ -433,5 +433,5 @@ def batch_indices(lengths: Sequence[int], batch_size: int, seed: int, *, group_b
         batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
         if group_by_length:
             batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-        yield from batches
-        epoch += 1
+        yield from batches[skip:]
+        skip = 0

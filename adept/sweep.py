@@ -40,6 +40,7 @@ from adept import results
 from adept.config import FIELDS, ROOT, OneLineParser, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
 from adept.launch import BUSY, Here, Launcher, Local, submit_to_slurm
 from adept.methods import find_method, method_specific_fields
+from adept.stop import told
 from adept.tasks import find_task, task_names, task_specific_fields
 
 KEYS = {

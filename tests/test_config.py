@@ -183,7 +183,7 @@ OTHER = {
     "split_seed": 43, "few_shot": 16, "group_by_length": False, "eval_every": 999,
     "eval_rows": 99, "scoring": "likelihood", "select_on": "f1",
     "data_dir": "elsewhere", "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
-    "wandb_project": "mine", "wandb_group": "mine",
+    "wandb_project": "mine", "wandb_group": "mine", "save_every": 9,
 }  # fmt: skip
 
 

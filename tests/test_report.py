@@ -254,7 +254,7 @@ def test_grid_entries_of_another_form_are_named_with_their_file(tmp_path, grid, 
 
 
 def test_an_override_that_no_run_uses_is_refused(table_file):
-    with pytest.raises(UserError, match="--lora_alpha 3 has no effect on any run of .*two.yaml"):
+    with pytest.raises(UserError, match=r"--lora_alpha 3 has no effect on any run of .*two.yaml"):
         sweep.check_overrides([load(table_file, lora_alpha="3")])
 
 
@@ -277,6 +277,6 @@ def test_a_record_without_its_parts_is_refused(table_file):
 
 def test_a_failed_replacement_leaves_no_temporary_file(tmp_path):
     (tmp_path / "record.json").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="cannot write"):
         results.write_atomically(tmp_path / "record.json", "{}")
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
