@@ -121,6 +121,7 @@ class View:
     missing: int
     planned: int
     pending: int  # of the missing: those that wait for other runs' validation
+    stopped: int  # --early_stopping ended them; not missing
 
     @cached_property
     def compared(self) -> bool:
@@ -234,7 +235,7 @@ def build(table: Table) -> View:
     for (row, column, metric), members in by_cell.items():
         records, configurations = choose(members)
         values = [value for record in records if (value := value_of(record, metric)) is not None]
-        missing = sum(run.record() is None for run in members)
+        missing = sum(not run.done for run in members)
         cells.setdefault(row, {})[column] = Cell(
             row, column, metric, records, configurations, len(members), missing, paper.get((row, column)), values
         )
@@ -251,13 +252,13 @@ def build(table: Table) -> View:
     for entry in published(table.name):
         if entry.row not in cells:
             quoted.setdefault(entry.method, {})[entry.column] = entry
-        elif entry.column not in columns and entry.method == entry.column:  # a method of the paper's that is a column (Table 15)
+        elif entry.column not in columns and "method" in table.columns:  # a method of the paper's that is a column (Table 15)
             for row in cells:
                 if (row, entry.column) in paper:
                     cells[row][entry.column] = Cell(row, entry.column, "", [], paper=paper[row, entry.column])
             columns[entry.column] = ""
-    missing, pending = sum(run.record() is None for run in runs), sum(run.pending for run in runs)
-    return View(table, cells, columns, quoted, missing, len(runs), pending)
+    missing, pending, stopped = sum(not run.done for run in runs), sum(run.pending for run in runs), sum(run.stopped for run in runs)
+    return View(table, cells, columns, quoted, missing, len(runs), pending, stopped)
 
 
 def mean_cell(row: str, name: str, parts: list[Cell], tasks: int, paper: Published | None) -> Cell:
@@ -300,6 +301,11 @@ def markdown(view: View) -> str:
     lines += [table.note] if table.note else []
     lines += agreement(view)
     lines += [f"Note: {escape(note)}." for note in view.notes]
+    if view.stopped:
+        lines.append(
+            f"{view.stopped} configurations were stopped early, at 1/9 or 1/3 of their steps, where their validation score was not in the "
+            "best third of their cell; validation chose among the others."
+        )
     if view.missing:
         waiting = f", {view.pending} of them until validation has chosen" if view.pending else ""
         lines.append(f"{view.missing} of {view.planned} runs are missing ({MISSING}){waiting}.")
