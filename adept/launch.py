@@ -1,58 +1,80 @@
 """Where a sweep's runs are carried out: in this process, in processes of this machine, on a Ray cluster, or by a Slurm array.
 
-A launcher has `slots` (runs at a time), `submit(config)`, `wait(seconds)` -> [(run id, outcome)] and `close()`. An outcome is None (the
-record is written), BUSY (another process has the run) or one line that says why it failed. What a run writes goes to its own folder, so
-launchers on several machines need nothing in common but the results folder.
+A launcher has `slots` (runs at a time), `submit(config, stop)`, `wait(seconds)` -> [(run id, outcome)] and `close()`, after which every run
+that was going has saved its checkpoint. What a run writes goes to its own folder, so launchers on several machines need nothing in
+common but the results folder.
+
+python -m adept.launch FD is a worker of `Local`, which talks to it through that file descriptor.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import faulthandler
 import multiprocessing
 import multiprocessing.connection
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import BinaryIO, Protocol
 
 from adept.config import ROOT, RunConfig, UserError, first_line
+from adept.early import EarlyStopped, is_stopped
 from adept.results import Claimed, run_folder
 
-BUSY = "busy"
+BUSY, STOPPED = "busy", "stopped early"
+Outcome = str | None
+"""None: the record is written. BUSY: another process has the run. STOPPED: it fell behind. Else why it failed: one line, then details."""
+
+Judge = Callable[[int, list[dict]], bool]
+
 LOG = "log.txt"
 """Beside the run's other files: what it would have shown on a terminal of its own."""
 
-Outcome = str | None
+LAST_LINES = 4
+"""Of a failed run's traceback or log, shown with it."""
+
+PATIENCE = 60.0
+"""Seconds for the runs that are going to save their checkpoints when a sweep is interrupted."""
 
 
 class Launcher(Protocol):
     slots: int
 
-    def submit(self, config: RunConfig) -> None: ...
+    def submit(self, config: RunConfig, stop: Judge | None = None) -> None: ...
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]: ...
 
     def close(self) -> None: ...
 
 
-def attempt(config: RunConfig) -> Outcome:
-    """One run from start to record; its failure as a line, with the traceback on stderr where it is no user's mistake."""
+def attempt(config: RunConfig, stop: Judge | None = None) -> Outcome:
+    """One run from start to record. Its failure is told with the end of its traceback, a user's mistake in one line.
+
+    Raises Stopped (a KeyboardInterrupt) for a signal, with the training saved.
+    """
     from adept.loop import run
 
     try:
-        run(config)
+        if stop is not None and is_stopped(config):  # since it was planned, by another sweep
+            return STOPPED
+        run(config, stop)
     except Claimed:
         return BUSY
+    except EarlyStopped:
+        return STOPPED
     except UserError as error:
         return str(error)
     except Exception as error:
         traceback.print_exc()
-        return f"{type(error).__name__}: {first_line(error)}"
+        return "\n".join([f"{type(error).__name__}: {first_line(error)}", *traceback.format_exc().splitlines()[-LAST_LINES:-1]])
     return None
 
 
@@ -62,112 +84,180 @@ class Here:
     slots = 1
 
     def __init__(self):
-        self.done: list[tuple[str, Outcome]] = []
+        self.next: tuple[RunConfig, Judge | None] | None = None
 
-    def submit(self, config: RunConfig) -> None:
-        self.done.append((config.run_id, attempt(config)))
+    def submit(self, config: RunConfig, stop: Judge | None = None) -> None:
+        self.next = config, stop
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
-        done, self.done = self.done, []
-        return done
+        if self.next is None:
+            return []
+        (config, stop), self.next = self.next, None
+        return [(config.run_id, attempt(config, stop))]
 
     def close(self) -> None: ...
+
+
+# Logs -------------------------------------------------------------------------------------------------------------------
+
+
+def log_path(config: RunConfig) -> Path:
+    return run_folder(config.results_dir, config.run_id) / LOG
+
+
+def logged(config: RunConfig, stop: Judge | None = None) -> Outcome:
+    """attempt(), and whatever this process prints goes to the end of the run's log."""
+    path = log_path(config)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "ab")  # noqa: SIM115 - closed below
+    except OSError as error:
+        return f"cannot write {path}: {error.strerror}"
+    with file, shown_in(file):
+        return attempt(config, stop)
+
+
+@contextlib.contextmanager
+def shown_in(file: BinaryIO) -> Iterator[None]:
+    """By file descriptor, so that what libraries in C print is there too."""
+    kept = {stream.fileno(): os.dup(stream.fileno()) for stream in (sys.stdout, sys.stderr)}
+    for number in kept:
+        os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number, before in kept.items():
+            os.dup2(before, number)
+            os.close(before)
+
+
+@dataclasses.dataclass
+class Job:
+    """A run that a worker has. start: the size of its log when it was handed over."""
+
+    config: RunConfig
+    start: int
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Job:
+        path = log_path(config)
+        return cls(config, path.stat().st_size if path.is_file() else 0)
+
+    def died(self, how: str) -> Outcome:
+        """The outcome of a run whose process is gone, with the last lines of its log."""
+        try:
+            text = log_path(self.config).read_bytes()[self.start :].decode("utf-8", errors="replace")
+        except OSError:
+            text = ""
+        shown = [line.rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")]  # a progress bar as it was last
+        return "\n".join([how, *[line for line in shown if line][-LAST_LINES:]])
 
 
 # Processes of this machine ----------------------------------------------------------------------------------------------
 
 
 class Worker:
-    """A process that carries out runs as they come through its pipe, on one device."""
+    """A process that carries out runs as they come through its pipe, on one device.
+
+    It is in a process group of its own: Ctrl-C reaches the sweep alone, which then asks its workers to stop.
+    """
 
     def __init__(self, device: str, threads: int):
-        context = multiprocessing.get_context("spawn")
-        self.device, self.config = device, None
-        self.pipe, other = context.Pipe()
-        self.process = context.Process(target=serve, args=(other, threads), daemon=True)
-        self.process.start()
+        self.device = device
+        self.job: Job | None = None
+        self.pipe, other = multiprocessing.Pipe()
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "adept.launch", str(other.fileno())],
+            pass_fds=[other.fileno()], process_group=0, stdin=subprocess.DEVNULL, env=environment,
+        )  # fmt: skip
         other.close()
 
-    def submit(self, config: RunConfig) -> None:
-        self.config = config
-        self.pipe.send(dataclasses.replace(config, device=self.device) if config.device == "auto" else config)
+    def submit(self, config: RunConfig, stop: Judge | None) -> None:
+        self.job = Job.of(config)
+        with contextlib.suppress(BrokenPipeError):  # it died just now: wait() will tell
+            self.pipe.send((dataclasses.replace(config, device=self.device) if config.device == "auto" else config, stop))
 
     def outcome(self) -> Outcome:
-        """Of the run that it had. A process that died (out of memory, a kill) has failed it."""
+        """Of the run that it had. A process that died has failed it."""
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionError):
-            self.process.join()
-            return f"its process died (exit code {self.process.exitcode}); {self.log()}"
-
-    def log(self) -> str:
-        return f"see {run_folder(self.config.results_dir, self.config.run_id) / LOG}"
+            return self.job.died(f"its process {ending(self.process.wait())}")
 
 
-def serve(pipe, threads: int) -> None:
-    """A worker's life: runs in, outcomes out, until the pipe closes. What a run shows goes to its folder's log."""
-    if threads:
-        import torch
+def ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    memory = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-code).name}{memory}"
 
-        torch.set_num_threads(threads)
+
+def serve(pipe: multiprocessing.connection.Connection) -> int:
+    """A worker's life: runs in, outcomes out, until the pipe closes. Returns the exit code."""
+    faulthandler.enable()  # a crash in C shows its place in the log
     while True:
         try:
-            config = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        folder = run_folder(config.results_dir, config.run_id)
+            config, stop = pipe.recv()
+        except EOFError:
+            return 0
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(folder / LOG, "a", encoding="utf-8") as file, contextlib.redirect_stderr(file):
-                outcome = attempt(config)
-        except OSError as error:
-            outcome = f"cannot write {folder / LOG}: {error.strerror}"
-        except KeyboardInterrupt:
-            return
-        pipe.send(outcome)
+            pipe.send(logged(config, stop))
+        except KeyboardInterrupt as signalled:  # the run's training is saved
+            return getattr(signalled, "code", 130)
+        except OSError:  # the sweep is gone; the run is recorded
+            return 0
 
 
 class Local:
-    """`workers` processes, spread over the GPUs where there are any; CPU cores are shared out among them."""
+    """`workers` processes, spread over the GPUs where there are any; without, the CPU cores are shared out among them."""
 
     def __init__(self, workers: int, gpus: int):
         self.slots = workers
         self.devices = [f"cuda:{number % gpus}" if gpus else "cpu" for number in range(workers)]
-        self.threads = 0 if gpus else max(1, (os.cpu_count() or 1) // workers)
+        self.threads = max(1, (os.cpu_count() or 1) // workers)
         self.workers: list[Worker | None] = [None] * workers
 
-    def submit(self, config: RunConfig) -> None:
-        place = next(i for i, worker in enumerate(self.workers) if worker is None or worker.config is None)
-        self.workers[place] = self.workers[place] or Worker(self.devices[place], self.threads)
-        self.workers[place].submit(config)
+    def submit(self, config: RunConfig, stop: Judge | None = None) -> None:
+        place = next(i for i, worker in enumerate(self.workers) if worker is None or worker.job is None)
+        if self.workers[place] is None or self.workers[place].process.poll() is not None:
+            self.workers[place] = Worker(self.devices[place], self.threads)
+        self.workers[place].submit(config, stop)
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
-        busy = {worker.pipe: place for place, worker in enumerate(self.workers) if worker is not None and worker.config is not None}
+        busy = {worker.pipe: worker for worker in self.workers if worker is not None and worker.job is not None}
         done = []
         for pipe in multiprocessing.connection.wait(list(busy), timeout=seconds):
-            place = busy[pipe]
-            worker = self.workers[place]
-            done.append((worker.config.run_id, worker.outcome()))
-            worker.config = None
-            if not worker.process.is_alive():
-                self.workers[place] = None
+            worker = busy[pipe]
+            outcome = worker.outcome()
+            done.append((worker.job.config.run_id, outcome))
+            worker.job = None
         return done
 
     def close(self) -> None:
-        """Ends all workers; a run that is not done keeps its last checkpoint."""
-        for worker in filter(None, self.workers):
+        """Ends all workers; a run that is not done saves its checkpoint first."""
+        workers = [worker for worker in self.workers if worker is not None]
+        for worker in workers:
             worker.process.terminate()
-        for worker in filter(None, self.workers):
-            worker.process.join(30)
+        for worker in workers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(PATIENCE)
 
 
 # A Ray cluster ----------------------------------------------------------------------------------------------------------
 
 
 class Ray:
-    """Tasks of a Ray cluster whose machines share the results folder. gpus_per_run: 0.25 puts four runs on one GPU."""
+    """Tasks of a Ray cluster whose machines share the checkout, the results folder and the folder that the command is typed in.
 
-    def __init__(self, address: str | None, gpus_per_run: float, cpus_per_run: float = 1):
+    gpus_per_run: 0.25 puts four runs on one GPU; None: 1 where the cluster has GPUs. workers: at most so many runs at a time.
+    """
+
+    def __init__(self, address: str | None, gpus_per_run: float | None, workers: int | None):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         try:
             import ray
         except ImportError as error:
@@ -175,65 +265,84 @@ class Ray:
         self.ray = ray
         environment = {"env_vars": {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}}
         try:
-            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="error")
+            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="error", include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"no Ray cluster at --ray_address {address}: {first_line(error, 100)}") from error
         there = ray.cluster_resources()
-        per_run = {"GPU": gpus_per_run, "CPU": cpus_per_run}
+        per_run = {"CPU": 1.0, "GPU": min(1.0, there.get("GPU", 0)) if gpus_per_run is None else gpus_per_run}
         self.slots = int(min(there.get(kind, 0) / need for kind, need in per_run.items() if need))
         if not self.slots:
-            raise UserError(
-                f"no machine of the Ray cluster can give a run {gpus_per_run} GPUs and {cpus_per_run} CPUs; --gpus_per_run 0 asks for none"
-            )
-        self.task = ray.remote(num_gpus=gpus_per_run, num_cpus=cpus_per_run, max_retries=0)(attempt)
-        self.running: dict[Any, str] = {}
+            ray.shutdown()
+            raise UserError(f"the Ray cluster has no {per_run['GPU']:g} GPUs and 1 CPU for a run; --gpus_per_run 0 asks for no GPU")
+        self.slots = min(self.slots, workers or self.slots)
+        self.task = ray.remote(num_cpus=1, num_gpus=per_run["GPU"], max_retries=0)(in_folder)
+        self.running: dict[ray.ObjectRef, Job] = {}
 
-    def submit(self, config: RunConfig) -> None:
-        absolute = dataclasses.replace(config, results_dir=str(Path(config.results_dir).resolve()))
-        self.running[self.task.remote(absolute)] = config.run_id
+    def submit(self, config: RunConfig, stop: Judge | None = None) -> None:
+        self.running[self.task.remote(os.getcwd(), config, stop)] = Job.of(config)
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
         if not self.running:
             return []
         done = []
         for task in self.ray.wait(list(self.running), timeout=seconds)[0]:
-            run_id = self.running.pop(task)
+            job = self.running.pop(task)
             try:
-                done.append((run_id, self.ray.get(task)))
+                outcome = self.ray.get(task)
             except self.ray.exceptions.RayError as error:  # its worker or machine died
-                done.append((run_id, f"{type(error).__name__}: {first_line(error)}"))
+                outcome = job.died(f"{type(error).__name__}: {first_line(error)}")
+            done.append((job.config.run_id, outcome))
         return done
 
     def close(self) -> None:
+        """Ends all tasks; a run that is not done saves its checkpoint first."""
         for task in self.running:
-            self.ray.cancel(task, force=True)
+            self.ray.cancel(task)  # raises KeyboardInterrupt in it
+        if self.running:
+            self.ray.wait(list(self.running), num_returns=len(self.running), timeout=PATIENCE)
         self.ray.shutdown()
+
+
+def in_folder(folder: str, config: RunConfig, stop: Judge | None) -> Outcome:
+    """A Ray task: a run where the sweep's relative paths mean what they mean there."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        return f"a machine of the Ray cluster cannot go to {folder}: {error.strerror}; its machines must share this folder"
+    return logged(config, stop)
 
 
 # A Slurm array ----------------------------------------------------------------------------------------------------------
 
 SCRIPT = """\
 #!/usr/bin/env bash
-#SBATCH --job-name=adept-{name}
+#SBATCH --job-name={name}
 #SBATCH --array=0-{last}
-#SBATCH --output={logs}/slurm-%A_%a.txt
+#SBATCH --output={log}
+#SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@120
-{options}# Every element of the array goes through the whole table and takes the runs that no other has: as many as there is time for.
-# Two minutes before the time is up, the run in hand saves its checkpoint; the element goes on with it when it is queued again.
-cd {root}
+{options}# Every element of the array goes through the whole table and takes the runs that no other has.
+# Two minutes before its time is up, the run in hand saves its checkpoint; the element goes on with it when it is queued again.
+cd {folder}
+export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
+trap 'kill -USR1 $child; wait $child; scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
 {command} &
 child=$!
-trap 'kill -USR1 $child; wait $child; scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
 wait $child
 """
 
 
-def slurm_script(name: str, words: list[str], workers: int, options: str, folder: Path) -> str:
-    """The batch script whose `workers` array elements each carry out the sweep command `words`."""
-    lines = "".join(f"#SBATCH {option}\n" for option in shlex.split(options))
+def slurm_script(name: str, words: list[str], workers: int, options: str, logs: Path) -> str:
+    """The batch script whose `workers` array elements each carry out the command `words`; options: sbatch's own."""
     return SCRIPT.format(
-        name=name, last=workers - 1, logs=shlex.quote(str(folder)), options=lines, root=shlex.quote(str(ROOT)), command=shlex.join(words)
+        name=shlex.quote(f"adept-{name}"),
+        last=workers - 1,
+        log=shlex.quote(str(logs / "slurm-%A_%a.txt")),
+        options=f"#SBATCH {' '.join(options.split())}\n" if options else "",
+        folder=shlex.quote(os.getcwd()),
+        root=shlex.quote(str(ROOT)),
+        command=shlex.join(words),
     )
 
 
@@ -250,3 +359,7 @@ def submit_to_slurm(name: str, arguments: list[str], workers: int, options: str,
     if done.returncode:
         raise UserError(f"sbatch refused {script}: {' '.join(done.stderr.split())[:200]}")
     return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(serve(multiprocessing.connection.Connection(int(sys.argv[1]))))

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from adept import checkpoint, memory, models, results
 from adept.config import RunConfig, UserError, first_line
 from adept.data import IGNORED, Codec, Data, Example, batch_indices, load_data, pad
+from adept.early import EarlyStopped
 from adept.embedding import PromptedEmbedding
 from adept.methods import METHODS
 from adept.metrics import Answers, score
@@ -254,21 +255,25 @@ def train_step(session: Session, optimizer: torch.optim.Optimizer, batches: Iter
     return total, ids, tokens
 
 
-def run(config: RunConfig) -> dict:
+Judge = Callable[[int, list[dict]], bool]
+"""Asked after each evaluation but the last with (step, history): whether the run is to be left unfinished."""
+
+
+def run(config: RunConfig, stop: Judge | None = None) -> dict:
     """Trains, selects by validation, tests the best checkpoint, writes the record; a finished run's record is returned as it is.
 
     A run that was killed goes on from its last checkpoint. Raises UserError for bad input, for a loss that is not finite (with step,
     rates and the batch's ids), for a full disk and for too little memory; Claimed when another process is at this run; Stopped
-    after Ctrl-C, SIGTERM or SIGUSR1, with the training saved.
+    after Ctrl-C, SIGTERM or SIGUSR1, and EarlyStopped where `stop` says so, both with the training saved.
     """
     if (done := results.finished(config.results_dir, config.run_id)) is not None:
         return done
     with results.claim(config.results_dir, config.run_id), Signals() as signals:
         # Another process may have finished it between the look and the claim.
-        return results.find(config.results_dir, config.run_id) or complete(config, signals)
+        return results.find(config.results_dir, config.run_id) or complete(config, signals, stop)
 
 
-def complete(config: RunConfig, signals: Signals) -> dict:
+def complete(config: RunConfig, signals: Signals, stop: Judge | None) -> dict:
     """From the start or the last checkpoint to the written record."""
     task = task_of(config)
     task.permit(config)
@@ -289,13 +294,13 @@ def complete(config: RunConfig, signals: Signals) -> dict:
         checkpoint.restore(session.model, checkpoint.find_adapter(config.init_from, config.results_dir))
     with make_tracker(config, folder, described, session, state.step) as tracker:
         try:
-            train(session, data, optimizer, state, tracker, checkpoints, signals)
+            train(session, data, optimizer, state, tracker, checkpoints, signals, stop)
             checkpoint.assign(session.trainables, state.best["weights"])
             with evaluating(session, state, signals):
                 test, predictions = evaluate(session, data.test)
                 agreement = compare_scoring(session, data.test, test, predictions) if config.compare_scoring else None
             tracker.finish(state.best, test)
-        except (Stopped, memory.EvaluationMemory) as end:  # both come between two steps, so the state is whole
+        except (Stopped, EarlyStopped, memory.EvaluationMemory) as end:  # all come between two steps, so the state is whole
             read_losses(state, optimizer)
             checkpoints.save(state)
             if state.step:
@@ -346,10 +351,12 @@ def train(
     tracker,
     checkpoints: Checkpoints,
     signals: Signals,
+    stop: Judge | None = None,
 ) -> None:
     """Takes `state` from where it is to the last step. Evaluates every eval_every steps and after the last one.
 
-    Where nothing validates (MBPP), the last step is the best. Raises Stopped between two steps or within an evaluation.
+    Where nothing validates (MBPP), the last step is the best. Raises Stopped between two steps or within an evaluation, EarlyStopped
+    after one.
     """
     config, multiplier = session.config, schedule(session.config)
     batches = micro_batches(session, data.train, skip=state.step * config.grad_accum)
@@ -375,6 +382,8 @@ def train(
             if not state.best or not validation or validation[config.select_on] > state.best["validation"][config.select_on]:
                 state.best = {"step": step, "validation": validation, "weights": checkpoint.snapshot(session.trainables)}
             tracker.evaluated(state.history[-1], state.best)
+            if stop is not None and not last and stop(step, state.history):
+                raise EarlyStopped("stopped early")
         if checkpoints.due(state):
             read_losses(state, optimizer)
             checkpoints.save(state)

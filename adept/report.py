@@ -121,6 +121,7 @@ class View:
     missing: int
     planned: int
     pending: int  # of the missing: those that wait for other runs' validation
+    stopped: int  # --early_stopping ended them; not missing
 
     @cached_property
     def compared(self) -> bool:
@@ -235,7 +236,7 @@ def build(table: Table) -> View:
     for (row, column, metric), members in by_cell.items():
         records, configurations = choose(members)
         values = [value for record in records if (value := value_of(record, metric)) is not None]
-        missing = sum(run.record() is None for run in members)
+        missing = sum(not run.done for run in members)
         cells.setdefault(row, {})[column] = Cell(
             row, column, metric, records, configurations, len(members), missing, paper.get((row, column)), values
         )
@@ -255,8 +256,8 @@ def build(table: Table) -> View:
         elif entry.column not in cells[entry.row]:  # the paper has a task or method there that was not run (other columns of Table 15)
             cells[entry.row][entry.column] = Cell(entry.row, entry.column, "", [], paper=entry)
             columns.setdefault(entry.column, "")
-    missing, pending = sum(run.record() is None for run in runs), sum(run.pending for run in runs)
-    return View(table, cells, columns, quoted, missing, len(runs), pending)
+    missing, pending, stopped = sum(not run.done for run in runs), sum(run.pending for run in runs), sum(run.stopped for run in runs)
+    return View(table, cells, columns, quoted, missing, len(runs), pending, stopped)
 
 
 def mean_cell(row: str, name: str, parts: list[Cell], tasks: int, paper: Published | None) -> Cell:
@@ -299,6 +300,11 @@ def markdown(view: View) -> str:
     lines += [table.note] if table.note else []
     lines += agreement(view)
     lines += [f"Note: {escape(note)}." for note in view.notes]
+    if view.stopped:
+        lines.append(
+            f"{view.stopped} configurations were stopped early, at 1/9 or 1/3 of their steps, where their validation score was not in the "
+            "best third of their cell; validation chose among the others."
+        )
     if view.missing:
         waiting = f", {view.pending} of them until validation has chosen" if view.pending else ""
         lines.append(f"{view.missing} of {view.planned} runs are missing ({MISSING}){waiting}.")

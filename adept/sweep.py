@@ -25,22 +25,25 @@ a cell and as many seeds stay, and `labels` are added. A table says in its headi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import shlex
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from adept import results
 from adept.config import FIELDS, ROOT, OneLineParser, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
-from adept.launch import BUSY, Here, Launcher, Local, submit_to_slurm
+from adept.early import EarlyStopping, forget, is_stopped
+from adept.launch import BUSY, STOPPED, Here, Launcher, Local, Outcome, Ray, submit_to_slurm
 from adept.methods import find_method, method_specific_fields
-from adept.stop import told
+from adept.stop import Signals, told
 from adept.tasks import find_task, task_names, task_specific_fields
 
 KEYS = {
@@ -55,20 +58,37 @@ QUANTITY = "quantity"
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a table. pending: validation of other runs has to choose its start or its configuration first."""
+    """A run of a table. pending: validation of other runs has to choose its start or its configuration first.
+
+    rivals: run ids of the other configurations that are searched in its cell; empty where nothing is searched.
+    """
 
     config: RunConfig
     flags: Mapping[str, Any]
     quantities: tuple[str, ...] = ("score",)
     shown: bool = True
     pending: bool = False
+    rivals: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def id(self) -> str:
         return self.config.run_id
 
     def record(self) -> dict | None:
+        return self._record
+
+    @cached_property
+    def _record(self) -> dict | None:
         return None if self.pending else results.find(self.config.results_dir, self.id)
+
+    @property
+    def stopped(self) -> bool:
+        """--early_stopping ended it: validation chooses among the others."""
+        return not self.pending and is_stopped(self.config)
+
+    @property
+    def done(self) -> bool:
+        return self.record() is not None or self.stopped
 
 
 @dataclass(frozen=True)
@@ -122,8 +142,8 @@ class Table:
                     seed = {"seed": self.seeds[0]} if self.seeds and "seed" not in fields else {}
                     flags = self._expand({**self.fields, **seed, **fields, **case}, self._given)
                     made = [(given, False) for given in flags]
-                runs += [Run(resolve(flags, source=self.path), flags, quantities, shown, pending) for flags, pending in made]
-            by_entry.append(runs + self._reseeded(runs, fields))
+                runs += [Run(resolved(self.path, **flags), flags, quantities, shown, pending) for flags, pending in made]
+            by_entry.append(self._with_rivals(runs) + self._reseeded(runs, fields))
         unique: dict[tuple, Run] = {}
         for run in itertools.chain(*by_entry):
             unique.setdefault((run.id, run.pending), run)
@@ -154,25 +174,43 @@ class Table:
         return [{**flags, "model": models.get(model, model)} if (model := flags.get("model", FIELDS["model"].default)) in models else flags
                 for flags in runs]  # fmt: skip
 
+    def _cells(self, runs: list[Run]) -> list[list[Run]]:
+        cells: dict[tuple, list[Run]] = {}
+        for run in runs:
+            cells.setdefault(self.cell(run), []).append(run)
+        return list(cells.values())
+
+    def _with_rivals(self, runs: list[Run]) -> list[Run]:
+        """The runs of an entry; those of a cell that is searched with one seed know each other."""
+        rivals: dict[str, tuple[str, ...]] = {}
+        for group in self._cells([run for run in runs if run.config.steps and not run.pending]):
+            if len({run.config.seed for run in group}) == 1:
+                rivals |= {run.id: tuple(other.id for other in group if other is not run) for run in group}
+        return [replace(run, rivals=rivals[run.id]) if rivals.get(run.id) else run for run in runs]
+
     def _reseeded(self, runs: list[Run], fields: Mapping[str, Any]) -> list[Run]:
         """What validation chose in each cell, with the table's other seeds."""
         if len(self.seeds) < 2 or "seed" in fields or "seed" in self._given:
             return []
-        cells: dict[tuple, list[Run]] = {}
-        for run in runs:
-            if run.config.steps and run.config.init_from is None:
-                cells.setdefault(self.cell(run), []).append(run)
         again = []
-        for group in cells.values():
+        for group in self._cells([run for run in runs if run.config.steps and run.config.init_from is None]):
             best, decided = best_run(group)
             for seed in self.seeds[1:]:
                 flags = {**best.flags, "seed": seed}
-                again.append(replace(best, config=resolve(flags, source=self.path), flags=flags, pending=not decided))
+                again.append(replace(best, config=resolved(self.path, **flags), flags=flags, pending=not decided))
         return again
 
 
+@lru_cache(maxsize=None, typed=True)
+def resolved(source: str, **flags: Any) -> RunConfig:
+    """resolve(), once for every set of flags: a sweep lays its table out anew whenever a run is done."""
+    return resolve(flags, source=source)
+
+
 def best_run(runs: list[Run]) -> tuple[Run, bool]:
-    """(the run with the best validation score, whether all of them are there to choose from); the first where nothing validates."""
+    """(the run with the best validation score, whether all are there to choose from, save those stopped early); the first where
+    nothing validates."""
+    runs = [run for run in runs if not run.stopped] or runs
     if len(runs) == 1:
         return runs[0], not runs[0].pending and (runs[0].config.steps == 0 or runs[0].record() is not None)
     records = [run.record() for run in runs]
@@ -312,26 +350,6 @@ def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str =
 # Carrying out -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Progress:
-    """What a sweep has done so far. Seconds are those of finished runs of this sweep, for the time that is left."""
-
-    before: int = 0
-    seconds: list[float] = field(default_factory=list)
-    failures: dict[str, list[str]] = field(default_factory=dict)  # run id -> last line of each attempt
-
-    def failed(self) -> dict[str, str]:
-        """{run id: the last attempt's line} of the runs that are given up."""
-        return {run_id: lines[-1] for run_id, lines in self.failures.items() if len(lines) >= ATTEMPTS}
-
-    def line(self, running: int, left: int, slots: int) -> str:
-        ahead = ""
-        if self.seconds and left + running:
-            ahead = f" · {duration(statistics.mean(self.seconds) * (left + running) / slots)} to go"
-        finished = len(self.seconds) + self.before
-        return f"done {finished} ({self.before} before) · running {running} · failed {len(self.failed())} · left {left}{ahead}"
-
-
 ATTEMPTS = 2
 """A failed run is tried once more, then listed."""
 
@@ -339,53 +357,116 @@ POLL_SECONDS = 5.0
 """Between looks at runs that another sweep is doing."""
 
 
+@dataclass
+class Progress:
+    """What a sweep has done so far."""
+
+    slots: int
+    running: dict[str, tuple[Run, float]] = field(default_factory=dict)  # run id -> (run, when it was started)
+    elsewhere: dict[str, float] = field(default_factory=dict)  # run id -> when to look again whether another sweep is done with it
+    seconds: list[float] = field(default_factory=list)  # of the runs that this sweep finished
+    failures: dict[str, list[str]] = field(default_factory=dict)  # run id -> outcome of each attempt
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """{run id: the last attempt's outcome} of the runs that are given up."""
+        return {run_id: outcomes[-1] for run_id, outcomes in self.failures.items() if len(outcomes) >= ATTEMPTS}
+
+    def line(self, runs: list[Run]) -> str:
+        """done, running, failed, left and the time to go, which supposes that runs take as long as those that this sweep finished."""
+        done, stopped = sum(run.record() is not None for run in runs), sum(run.stopped for run in runs)
+        waiting = sum(run.pending for run in runs)
+        ahead = len(runs) - done - stopped - len(self.failed)
+        parts = [f"done {done} of {len(runs)}", *([f"stopped early {stopped}"] if stopped else [])]
+        parts += [f"running {len(self.running)}", f"failed {len(self.failed)}", f"left {ahead - len(self.running)}"]
+        parts[-1] += f" ({waiting} wait for validation to choose)" if waiting else ""
+        if self.seconds and ahead:
+            parts.append(f"{duration(statistics.mean(self.seconds) * -(-ahead // self.slots))} to go")
+        return " · ".join(parts)
+
+
 def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{round(seconds)} s"
 
 
-def carry_out(table: Table, launcher: Launcher) -> Progress:
-    """Runs whatever of the table is not done, as finished runs decide it; returns when nothing more can be done.
+def every_run(tables: Sequence[Table]) -> list[Run]:
+    """The runs of all tables as far as finished runs decide them now, each once."""
+    return list({(run.id, run.pending): run for table in tables for run in table.runs()}.values())
 
-    A run that another sweep on the same results folder is doing is waited for.
+
+def carry_out(tables: Sequence[Table], launcher: Launcher, *, early_stopping: bool = False) -> dict[str, str]:
+    """Runs whatever of the tables is not done, as finished runs decide it, until nothing more can be done.
+
+    Returns {run id: why} of the runs that failed twice. A run that another sweep on the same results folder is doing is waited for.
     """
-    progress = Progress()
-    running: dict[str, float] = {}
-    elsewhere: dict[str, float] = {}  # run id -> when to look again
+    runs, progress = every_run(tables), Progress(launcher.slots)
+    if not early_stopping:
+        for run in runs:
+            forget(run.config)
+    news = True
     while True:
-        runs = table.runs()
-        undone = {run.id: run for run in runs if not run.pending and run.record() is None}
-        progress.before = progress.before or len([run for run in runs if not run.pending]) - len(undone)
-        left = [run for run_id, run in undone.items() if run_id not in running and run_id not in progress.failed()]
-        ready = [run for run in left if elsewhere.get(run.id, 0) <= time.monotonic()]
-        for run in ready[: launcher.slots - len(running)]:
-            launcher.submit(run.config)
-            running[run.id] = time.monotonic()
-        if not left and not running:
-            return progress
-        for run_id, outcome in launcher.wait(POLL_SECONDS):
-            seconds = time.monotonic() - running.pop(run_id)
-            if outcome is None:
-                progress.seconds.append(seconds)
-                record = results.find(str(table.results_dir), run_id)
-                print(results.table_line(record), flush=True)
-            elif outcome == BUSY:
-                elsewhere[run_id] = time.monotonic() + POLL_SECONDS
-                continue
-            else:
-                progress.failures.setdefault(run_id, []).append(outcome)
-                again = "failed, once more" if run_id not in progress.failed() else "failed"
-                print(f"{run_id}: {again}: {outcome}", file=sys.stderr)
-            print(progress.line(len(running), len(left) - 1, launcher.slots), file=sys.stderr)
+        undone = [run for run in runs if not (run.pending or run.done or run.id in progress.failed or run.id in progress.running)]
+        ready = [run for run in undone if progress.elsewhere.get(run.id, 0) <= time.monotonic()]
+        for run in ready[: launcher.slots - len(progress.running)]:
+            progress.elsewhere.pop(run.id, None)
+            progress.running[run.id] = run, time.monotonic()
+            launcher.submit(run.config, EarlyStopping(run.config, run.rivals) if early_stopping and run.rivals else None)
+        if not undone and not progress.running:
+            print(progress.line(runs), file=sys.stderr)
+            return progress.failed
+        if news:
+            print(progress.line(runs), file=sys.stderr)
+        while not (ended := launcher.wait(POLL_SECONDS)) and progress.running and not progress.elsewhere:
+            pass
+        if not ended and not progress.running:
+            time.sleep(POLL_SECONDS)
+        news = sum(tell(run_id, outcome, progress) for run_id, outcome in ended) > 0
+        runs = every_run(tables)
+
+
+def tell(run_id: str, outcome: Outcome, progress: Progress) -> bool:
+    """Takes a run's outcome into `progress` and prints it; False where another sweep has the run, so that nothing is new."""
+    run, started = progress.running.pop(run_id)
+    if outcome == BUSY:
+        progress.elsewhere[run_id] = time.monotonic() + POLL_SECONDS
+        return False
+    folder = run.config.results_dir
+    record = results.find(folder, run_id)
+    if outcome == STOPPED:
+        print(f"{run_id}: stopped early", file=sys.stderr)
+    elif outcome is None and record is not None:
+        progress.seconds.append(time.monotonic() - started)
+        print(results.table_line(record), flush=True)
+    else:
+        outcome = outcome or f"it ended, but its record is not in {folder}: do the machines share this folder?"
+        progress.failures.setdefault(run_id, []).append(outcome)
+        again = "" if run_id in progress.failed else ", once more"
+        print(f"{run_id}: failed{again}: {outcome.splitlines()[0]}", file=sys.stderr)
+    return True
+
+
+USES = {"workers": ("local", "ray", "slurm"), "ray_address": ("ray",), "gpus_per_run": ("ray",), "slurm_options": ("slurm",)}
+"""Flag -> the launchers that it is for."""
+
+
+def check_launch(rest: argparse.Namespace) -> None:
+    """Raises UserError for launchers' flags that contradict each other or are out of range."""
+    kind = getattr(rest, "launch", "local")
+    for name, kinds in USES.items():
+        if name in rest and kind not in kinds:
+            raise UserError(f"--{name} has no effect with --launch {kind}; it is for --launch {' and '.join(kinds)}")
+    if getattr(rest, "workers", 1) < 1:
+        raise UserError(f"--workers must be a whole number >= 1, not {rest.workers}")
+    if getattr(rest, "gpus_per_run", 0) < 0:
+        raise UserError(f"--gpus_per_run must be a number >= 0, not {rest.gpus_per_run:g}")
 
 
 def launcher_of(rest: argparse.Namespace) -> Launcher:
-    """What --launch, --workers and the machine's GPUs ask for."""
+    """What --launch, --workers and the machine's GPUs ask for: without --launch a process for each GPU, this one where there is but one."""
     kind, workers = getattr(rest, "launch", None), getattr(rest, "workers", None)
     if kind == "ray":
-        from adept.launch import Ray
-
-        return Ray(getattr(rest, "ray_address", None), getattr(rest, "gpus_per_run", 0.0 if count_gpus() == 0 else 1.0))
+        return Ray(getattr(rest, "ray_address", None), getattr(rest, "gpus_per_run", None), workers)
     gpus = count_gpus()
     workers = workers or max(1, gpus)
     return Here() if kind == "here" or (kind is None and workers == 1) else Local(workers, gpus)
@@ -399,11 +480,11 @@ def count_gpus() -> int:
 
 def dry_run(tables: list[Table]) -> int:
     """Prints the command of every run, and on stderr their number and the GPU hours they would take."""
-    runs = {(run.id, run.pending): run for table in tables for run in table.runs()}
-    for run in runs.values():
+    runs = every_run(tables)
+    for run in runs:
         chosen = "  # start or configuration chosen by validation when the runs before are done" if run.pending else ""
         print(command(run.flags) + chosen)
-    print(f"{len(runs)} runs, {estimate(list(runs.values()))}", file=sys.stderr)
+    print(f"{len(runs)} runs, {estimate(runs)}", file=sys.stderr)
     return 0
 
 
@@ -453,14 +534,19 @@ def tables_of(rest: argparse.Namespace, overrides: Mapping[str, Any]) -> list[Ta
 def main(arguments: list[str]) -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--dry_run", action="store_true", help="print the commands, their number and the GPU hours")
+    parser.add_argument(
+        "--early_stopping",
+        action="store_true",
+        help="stop a searched run at 1/9 and 1/3 of its steps if not in its cell's best third",
+    )
     parser.add_argument("--launch", choices=("here", "local", "ray", "slurm"), help="in this process, in processes, on a cluster")
-    parser.add_argument("--workers", type=int, help="local: processes (one a GPU); slurm: elements of the array (8)")
-    parser.add_argument("--ray_address", help="ray: the cluster's address, 'auto' for the one this machine belongs to; none: a local one")
+    parser.add_argument("--workers", type=int, help="local: processes (one a GPU); slurm: elements of the array (8); ray: runs at a time")
+    parser.add_argument("--ray_address", help="the cluster's address, 'auto' for the one this machine belongs to; none: a local one")
     parser.add_argument("--gpus_per_run", type=float, help="ray: 0.25 puts four runs on one GPU [1 where there are GPUs]")
-    parser.add_argument("--slurm_options", help="slurm: sbatch's own options, '--partition=gpu --gres=gpu:1 --time=24:00:00'")
-    launcher = None
+    parser.add_argument("--slurm_options", help='sbatch\'s own: --slurm_options="--partition=gpu --gres=gpu:1 --time=24:00:00"')
     try:
         overrides, rest = parse(parser, arguments)
+        check_launch(rest)
         tables = tables_of(rest, overrides)
         if "dry_run" in rest:
             return dry_run(tables)
@@ -469,26 +555,30 @@ def main(arguments: list[str]) -> int:
             words = without(arguments, ("--launch", "--workers", "--slurm_options"))
             print(submit_to_slurm(name, words, getattr(rest, "workers", 8), getattr(rest, "slurm_options", ""), folder))
             return 0
+        with contextlib.closing(launcher_of(rest)) as launcher, Signals() as signals, signals.at_once():
+            failures = carry_out(tables, launcher, early_stopping="early_stopping" in rest)
         from adept.report import publish, publish_all
 
-        launcher = launcher_of(rest)
-        failures: dict[str, str] = {}
         for table in tables:
-            failures |= carry_out(table, launcher).failed()
             print(publish(table), flush=True)
         if "all" in rest:
             print(publish_all(tables))
-        for run_id, line in failures.items():
-            print(f"error: {run_id} failed: {line}", file=sys.stderr)
-        return 2 if failures else 0
+        return list_failures(failures, tables)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         return told(stop)
-    finally:
-        if launcher is not None:
-            launcher.close()
+
+
+def list_failures(failures: Mapping[str, str], tables: Sequence[Table]) -> int:
+    """Prints what failed, why, with its last lines, and what could not be run for it; returns the exit code."""
+    for run_id, outcome in failures.items():
+        reason, *details = outcome.splitlines()
+        print(f"error: {run_id} failed {ATTEMPTS} times: {reason}", *(f"    {line}" for line in details), sep="\n", file=sys.stderr)
+    if waiting := sum(run.pending for run in every_run(tables)):
+        print(f"error: {waiting} runs wait for those that failed: validation cannot choose before", file=sys.stderr)
+    return 2 if failures else 0
 
 
 def without(arguments: list[str], flags: tuple[str, ...]) -> list[str]:

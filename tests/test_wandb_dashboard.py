@@ -97,7 +97,7 @@ def tracked(tmp_path_factory, model_folders, data_dir):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_SILENT", "true")
-        assert sweep.carry_out(table, Here()).failed() == {}
+        assert sweep.carry_out([table], Here()) == {}
     runs = [read_run(path) for path in folder.glob("results/runs/*/wandb/offline-run-*/*.wandb")]
     return report.build(table), {run.name: run for run in runs}
 
