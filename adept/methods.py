@@ -25,12 +25,14 @@ class Method:
     lrs: fullmatch regex over parameter names -> RunConfig field with that group's peak rate; a partition of the trainables.
     uses: further RunConfig fields that the method reads; all other methods' fields are refused on the command line.
     virtual_prompt: the collator prepends cfg.prompt_len ids.
+    folds: its offset depends on the token alone, so that --fold can put it into the embedding table.
     """
 
     apply: Callable[[PreTrainedModel, PreTrainedTokenizerBase, RunConfig], nn.Module]
     lrs: Mapping[str, str]
     uses: tuple[str, ...] = ()
     virtual_prompt: bool = False
+    folds: bool = False
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -43,6 +45,9 @@ class Method:
             raise UserError(
                 f"--prompt_len must be >= 1 for method '{config.method}': without a prompt nothing is left of it (only adept runs with 0)"
             )
+        if config.fold and not self.folds:
+            known = ", ".join(name for name, row in METHODS.items() if row.folds)
+            raise UserError(f"--fold has no effect on method '{config.method}', which has no token-shared offset; {known} fold")
 
 
 # Prompt methods ---------------------------------------------------------------------------------------------------------
@@ -139,12 +144,15 @@ METHODS: dict[str, Method] = {
         lrs=PROMPT_RATE | OFFSET_RATE,
         uses=(*PROMPT_FIELDS, "bottleneck", "bottleneck_init", "bottleneck_dropout"),
         virtual_prompt=True,
+        folds=True,
     ),
     # What the released code runs under the names of its baselines (discrepancies f-7 and f-8 of the protocol notes).
     "pt_table": Method(
         apply=prompted(train_table=True), lrs=PROMPT_RATE | {r"(?!.*\.prompt).*": "lr"}, uses=PROMPT_FIELDS, virtual_prompt=True
     ),
-    "dept_relu": Method(apply=prompted(relu_offset), lrs=PROMPT_RATE | OFFSET_RATE, uses=(*PROMPT_FIELDS, "rank"), virtual_prompt=True),
+    "dept_relu": Method(
+        apply=prompted(relu_offset), lrs=PROMPT_RATE | OFFSET_RATE, uses=(*PROMPT_FIELDS, "rank"), virtual_prompt=True, folds=True
+    ),
 }
 
 
