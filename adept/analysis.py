@@ -256,7 +256,7 @@ def measure(session: Session, texts: Sequence[str], *, adapted: bool = True) -> 
 def quickstart(**overrides) -> list[RunConfig]:
     """The runs of configs/quickstart.yaml that have a prompt."""
     table = load_table(ROOT / "configs" / "quickstart.yaml", overrides)
-    return [config for config in table.configs if METHODS[config.method].virtual_prompt]
+    return [run.config for run in table.runs() if METHODS[run.config.method].virtual_prompt]
 
 
 def sessions(adapters: Sequence[str], places: Mapping[str, str]) -> Iterator[tuple[str, Session]]:

@@ -195,6 +195,10 @@ class RunConfig:
     )
     results_dir: str = option("results", "RESULTS_DIR/runs/<run_id>.json is the run's record", place=True)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", place=True)
+    compile: bool = option(
+        False, "compile the training step (torch.compile), on a GPU with CUDA graphs; losses change by rounding", place=True
+    )
+    fold: bool = option(False, "evaluate with ADePT's network folded into the embedding table; results change by rounding", place=False)
     eval_batch_size: int = option(64, "examples per batch at evaluation", minimum=1, place=True)
     compare_scoring: bool = option(False, "score the test set by generation and by likelihood, and record how often they agree", place=True)
     allow_code_execution: bool = option(False, "permit scoring to run generated programs, in adept/sandbox.py's confinement", place=True)

@@ -331,6 +331,11 @@ class Codec:
     cut_references: bool = False  # references pass through the tokenizer and max_target_len too (released code)
     multiple: int = 8  # batch widths are rounded up to this, so that few shapes occur
 
+    @property
+    def max_width(self) -> int:
+        """Columns of the longest possible row of train_batch."""
+        return len(self.prompt_ids) + self.max_source_len + (0 if self.encoder_decoder else self.max_target_len)
+
     def encode(self, examples: Sequence[Example]) -> list[Example]:
         """Examples with their ids filled in."""
         if not examples:  # nothing validates MBPP, and tokenizers take no empty list
@@ -407,11 +412,8 @@ class Codec:
 def pad(rows: Sequence[Sequence[int]], value: int, side: str, multiple: int) -> Tensor:
     """[B, T] with T the longest row rounded up to `multiple`."""
     width = -(-max(map(len, rows)) // multiple) * multiple
-    batch = torch.full((len(rows), width), value)
-    for i, row in enumerate(rows):
-        start = 0 if side == "right" else width - len(row)
-        batch[i, start : start + len(row)] = torch.tensor(row)
-    return batch
+    filling = [[value] * (width - len(row)) for row in rows]
+    return torch.tensor([[*row, *more] if side == "right" else [*more, *row] for row, more in zip(rows, filling, strict=True)])
 
 
 # Order ------------------------------------------------------------------------------------------------------------------

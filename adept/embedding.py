@@ -136,7 +136,8 @@ class PromptedEmbedding(nn.Module):
         if not isinstance(self.offset, TokenOffset):
             raise TypeError(f"only a TokenOffset (ADePT) folds into the embedding table, not {type(self.offset).__name__}")
         dropout, self.offset.dropout.p = self.offset.dropout.p, 0.0
-        table = torch.cat([rows + self.offset(rows.float(), None).to(rows.dtype) for rows in self.base.weight.split(4096)])
+        pieces = (rows.to(self.offset.w_up.dtype) for rows in self.base.weight.split(4096))
+        table = torch.cat([(rows + self.offset(rows, None)).to(self.base.weight.dtype) for rows in pieces])
         self.offset.dropout.p = dropout
         self.base = nn.Embedding.from_pretrained(table, freeze=True)
         self.offset = None

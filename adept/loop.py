@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
+import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +44,7 @@ class Session:
     model: nn.Module
     codec: Codec
     device: torch.device
+    batch_loss: Callable[[nn.Module, dict[str, Tensor], int], Tensor]
 
     @property
     def trainables(self) -> dict[str, nn.Parameter]:
@@ -50,6 +54,16 @@ class Session:
         """The predicted string for each source text, rendered as the task renders its rows ("review: ...")."""
         examples = [Example(str(i), source, "", ()) for i, source in enumerate(sources)]
         return predict(self, self.codec.encode(examples))
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Mean loss over the target tokens of a batch of the codec's."""
+        with self.autocast():
+            return self.batch_loss(self.model, batch, self.shared_prefix)
+
+    @property
+    def shared_prefix(self) -> int:
+        """Tokens at the beginning of each training row that have the same states in all of them: a causal model's prompt."""
+        return 0 if self.codec.encoder_decoder else len(self.codec.prompt_ids)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         enabled = self.config.precision == "bf16"
@@ -75,19 +89,23 @@ def seed_everything(seed: int) -> None:
 
 def open_session(config: RunConfig) -> Session:
     """Loads the model, applies the method (seeded), places it. Raises UserError for what cannot be loaded or does not fit."""
+    task_of(config).check(config)
+    pick_device(config.device)  # a device that is not there is told before gigabytes are read
+    return adapt(config, *models.load(config))
+
+
+def adapt(config: RunConfig, model: nn.Module, tokenizer) -> Session:
+    """open_session with a model and a tokenizer at hand. Every parameter of the model is frozen; it is changed in place."""
     task, method, device = task_of(config), METHODS[config.method], pick_device(config.device)
-    task.check(config)
     task.permit(config)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
-    model, tokenizer = models.load(config)
     if task.cue is None and model.config.is_encoder_decoder:
         raise UserError(f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m")
     seed_everything(config.seed)
     model = method.apply(model, tokenizer, config)
     if config.precision == "bf16":
         for parameter in model.parameters():  # not model.to(): buffers such as rotary frequencies need their digits
-            if not parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.bfloat16)
+            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
     model.to(device)
     wrapped = [m for m in model.modules() if isinstance(m, PromptedEmbedding)]
     vocab_size = wrapped[0].vocab_size if wrapped else 0
@@ -111,7 +129,7 @@ def open_session(config: RunConfig) -> Session:
             f"--prompt_len {prompt_len} + --max_source_len {config.max_source_len} + {answer_len} target tokens "
             f"exceed the model's {limit} positions"
         )
-    return Session(config, task, model, codec, device)
+    return Session(config, task, model, codec, device, compiled(config, device) if config.compile else batch_loss)
 
 
 # Evaluation -------------------------------------------------------------------------------------------------------------
@@ -151,7 +169,7 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
     distinct = list({key: i for i, key in enumerate(keys)}.values())
     order = sorted(distinct, key=lambda i: -len(examples[i].source_ids))  # longest first: memory fails early, if it does
     predictions: dict = {}
-    with own_randomness(session):
+    with own_randomness(session), folded(session.model) if config.fold else contextlib.nullcontext():
         for start in range(0, len(order), config.eval_batch_size):
             rows = order[start : start + config.eval_batch_size]
             batch = {name: ids.to(session.device) for name, ids in session.codec.source_batch([examples[i] for i in rows]).items()}
@@ -160,6 +178,19 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
             predictions.update(zip((keys[i] for i in rows), texts, strict=True))
     session.model.train(was_training)
     return [predictions[key] for key in keys]
+
+
+@contextlib.contextmanager
+def folded(model: nn.Module) -> Iterator[None]:
+    """ADePT's network inside the embedding table (--fold), and outside it again afterwards."""
+    hooks = [(m, m.base, m.offset) for m in model.modules() if isinstance(m, PromptedEmbedding)]
+    try:
+        for hook, _, _ in hooks:
+            hook.fold()
+        yield
+    finally:
+        for hook, base, offset in hooks:
+            hook.base, hook.offset = base, offset
 
 
 @contextlib.contextmanager
@@ -229,10 +260,51 @@ def micro_batches(session: Session, train: list[Example], skip: int = 0) -> Iter
     """Endless (batch on the device, ids of its examples), from batch number `skip` on."""
     config = session.config
     order = batch_indices([e.length for e in train], config.batch_size, config.seed, group_by_length=config.group_by_length, skip=skip)
-    for rows in order:
+    return placed(session, train, order)
+
+
+def placed(session: Session, train: list[Example], order: Iterable[Sequence[int]]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
+    """(batch on the device, ids of its examples) for each list of row numbers, made while the device works on those before."""
+
+    def on_host(rows: Sequence[int]) -> tuple[dict[str, Tensor], list[str]]:
         examples = [train[i] for i in rows]
         batch = session.codec.train_batch(examples)
-        yield {name: ids.to(session.device, non_blocking=True) for name, ids in batch.items()}, [e.id for e in examples]
+        if session.device.type == "cuda":
+            batch = {name: ids.pin_memory() for name, ids in batch.items()}
+        return batch, [e.id for e in examples]
+
+    for batch, names in ahead(on_host, order, 2):
+        yield {name: ids.to(session.device, non_blocking=True) for name, ids in batch.items()}, names
+
+
+def ahead(make: Callable, items: Iterable, count: int) -> Iterator:
+    """make(item) of each item, `count` of them made in a thread before they are asked for."""
+    items = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = collections.deque(pool.submit(make, item) for item in itertools.islice(items, count))
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def batch_loss(model: nn.Module, batch: dict[str, Tensor], prefix: int) -> Tensor:
+    """Mean loss over the batch's target tokens. The first `prefix` tokens of a causal model's rows are the prompt, the same in each row
+    and blind to what follows, so their keys and values are computed once; the model's own dropout there is one draw for all rows."""
+    if not prefix:
+        return model(**batch, use_cache=False).loss
+    ids, kept = batch["input_ids"], batch["logits_to_keep"]
+    prompt = model(input_ids=ids[:1, :prefix], use_cache=True, logits_to_keep=kept.new_zeros(1)).past_key_values
+    prompt.batch_repeat_interleave(len(ids))
+    following = batch | {"input_ids": ids[:, prefix:], "logits_to_keep": kept - prefix}
+    return model(**following, past_key_values=prompt, use_cache=True).loss
+
+
+def compiled(config: RunConfig, device: torch.device) -> Callable:
+    """batch_loss through torch.compile, on a GPU in CUDA graphs: one for each shape, so that a step is not bound by its launches."""
+    graphs = device.type == "cuda" and config.grad_accum == 1  # summed gradients would lie in memory that the next replay overwrites
+    return torch.compile(batch_loss, mode="reduce-overhead" if graphs else None)
 
 
 def train_step(session: Session, optimizer: torch.optim.Optimizer, batches: Iterator, multiplier: float) -> tuple[Tensor, list[str], int]:
@@ -242,8 +314,7 @@ def train_step(session: Session, optimizer: torch.optim.Optimizer, batches: Iter
     total, ids, tokens = torch.zeros((), device=session.device), [], 0
     for _ in range(config.grad_accum):
         batch, names = next(batches)
-        with session.autocast():
-            loss = session.model(**batch).loss / config.grad_accum
+        loss = session.loss(batch) / config.grad_accum
         loss.backward()
         total = total + loss.detach()
         ids += names
@@ -297,7 +368,9 @@ def complete(config: RunConfig, signals: Signals, stop: Judge | None) -> dict:
             train(session, data, optimizer, state, tracker, checkpoints, signals, stop)
             checkpoint.assign(session.trainables, state.best["weights"])
             with evaluating(session, state, signals):
+                started = time.perf_counter()
                 test, predictions = evaluate(session, data.test)
+                test_seconds = time.perf_counter() - started
                 agreement = compare_scoring(session, data.test, test, predictions) if config.compare_scoring else None
             tracker.finish(state.best, test)
         except (Stopped, EarlyStopped, memory.EvaluationMemory) as end:  # all come between two steps, so the state is whole
@@ -307,7 +380,8 @@ def complete(config: RunConfig, signals: Signals, stop: Judge | None) -> dict:
                 end.args = (f"{end} from step {state.step} of {config.steps}, which is saved",)
             raise
 
-    record = results.make_record(session, data, described, state.history, state.best, test, state.timing())
+    timing = state.timing() | {"test_examples_per_second": len(predictions) / test_seconds}
+    record = results.make_record(session, data, described, state.history, state.best, test, timing)
     if state.resumed:
         record["provenance"]["resumed"] = state.resumed
     if protection is not None:

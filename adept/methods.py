@@ -26,6 +26,7 @@ class Method:
     uses: further RunConfig fields that the method reads; all other methods' fields are refused on the command line.
     evaluation: RunConfig fields that change how a trained adapter is evaluated; None, in all of them, is as it was trained.
     virtual_prompt: the collator prepends cfg.prompt_len ids.
+    folds: its offset depends on the token alone, so that --fold can put it into the embedding table.
     """
 
     apply: Callable[[PreTrainedModel, PreTrainedTokenizerBase, RunConfig], nn.Module]
@@ -33,6 +34,7 @@ class Method:
     uses: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
     virtual_prompt: bool = False
+    folds: bool = False
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -57,6 +59,9 @@ class Method:
         for name in self.evaluation:
             if getattr(config, name) is not None and (config.steps or config.init_from is None):
                 raise UserError(f"--{name} changes how a trained adapter is evaluated: it needs --init_from RUN_ID and --steps 0")
+        if config.fold and not self.folds:
+            known = ", ".join(name for name, row in METHODS.items() if row.folds)
+            raise UserError(f"--fold has no effect on method '{config.method}', which has no token-shared offset; {known} fold")
 
 
 # Prompt methods ---------------------------------------------------------------------------------------------------------
@@ -157,6 +162,7 @@ METHODS: dict[str, Method] = {
         uses=(*PROMPT_FIELDS, "bottleneck", "bottleneck_init", "bottleneck_dropout"),
         evaluation=("without_offset",),
         virtual_prompt=True,
+        folds=True,
     ),
     # What the released code runs under the names of its baselines (discrepancies f-7 and f-8 of the protocol notes).
     "pt_table": Method(
@@ -168,6 +174,7 @@ METHODS: dict[str, Method] = {
         uses=(*PROMPT_FIELDS, "rank"),
         evaluation=("without_offset",),
         virtual_prompt=True,
+        folds=True,
     ),
 }
 

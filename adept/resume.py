@@ -65,6 +65,7 @@ class TrainState:
             "eval_seconds": self.eval_seconds,
             "examples_per_second": self.examples * per_second,
             "tokens_per_second": int(self.tokens) * per_second,
+            "steps_per_second": self.step * per_second,
         }
 
 
