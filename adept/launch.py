@@ -120,17 +120,22 @@ def logged(config: RunConfig, stop: Judge | None = None) -> Outcome:
 @contextlib.contextmanager
 def shown_in(file: BinaryIO) -> Iterator[None]:
     """By file descriptor, so that what libraries in C print is there too."""
-    kept = {stream.fileno(): os.dup(stream.fileno()) for stream in (sys.stdout, sys.stderr)}
+    kept = {number: os.dup(number) for number in (1, 2)}
+    flush()
     for number in kept:
         os.dup2(file.fileno(), number)
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        flush()
         for number, before in kept.items():
             os.dup2(before, number)
             os.close(before)
+
+
+def flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 @dataclasses.dataclass

@@ -1,0 +1,356 @@
+"""Where runs are carried out: here, in processes, on Ray, by Slurm. Runs are killed, fail, and are interrupted; nothing is lost."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from adept import early, launch, loop, results, sweep
+from adept.config import UserError, resolve
+from adept.launch import STOPPED, Here, Local
+
+FIELDS = {
+    "model": "tiny-t5", "data_dir": "fixtures", "task": "rte", "method": "adept", "prompt_len": 3, "bottleneck": 2, "device": "cpu",
+    "steps": 4, "eval_every": 2, "batch_size": 2, "eval_rows": 4, "max_source_len": 32, "max_new_tokens": 2, "scoring": "likelihood",
+}  # fmt: skip
+
+
+def write_table(folder: Path, grid: list[dict], rows: str = "prompt_lr", seeds: tuple = (), **fields) -> Path:
+    file = folder / "made_up.yaml"
+    content = {"title": "Made up", "fields": {**FIELDS, **fields}, "grid": grid, "rows": rows, "seeds": list(seeds)}
+    file.write_text(json.dumps(content))  # JSON is YAML
+    return file
+
+
+def load(file: Path) -> sweep.Table:
+    return sweep.load_table(file, {"results_dir": str(file.parent / "results")})
+
+
+def files(file: Path, name: str) -> list[Path]:
+    return sorted((file.parent / "results" / "runs").glob(f"*/{name}"))
+
+
+def records(file: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted((file.parent / "results" / "runs").glob("*.json"))]
+
+
+@contextlib.contextmanager
+def soon(what: str, seconds: float = 90):
+    """Yields a function to call until it is no longer too late."""
+    end = time.monotonic() + seconds
+
+    def wait():
+        assert time.monotonic() < end, f"{what} takes longer than {seconds} s"
+        time.sleep(0.05)
+
+    yield wait
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    monkeypatch.setattr(sweep, "POLL_SECONDS", 0.2)
+
+
+# Here -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_run(monkeypatch):
+    """loop.run, replaced by what the test says for each prompt rate: a record, an exception, or a list of them, one an attempt."""
+
+    def install(**by_rate):
+        calls = []
+
+        def run(config, stop=None):
+            rate = f"r{config.prompt_lr:g}"
+            calls.append(rate)
+            what = by_rate.get(rate)
+            if isinstance(what, list):
+                what = what.pop(0) if what else None
+            if isinstance(what, BaseException):
+                raise what
+            scores = {"accuracy": 50.0}
+            record = {
+                "schema": results.SCHEMA, "run_id": config.run_id, "config": vars(config), "best_step": 4, "trainable_params": 7,
+                "notes": [], "sizes": {"train": 9, "validation": 9, "test": 900}, "timing": {}, "validation": scores, "test": scores,
+                "history": [{"step": 4, "validation": scores}],
+            }  # fmt: skip
+            results.write(config.results_dir, record)
+
+        monkeypatch.setattr(loop, "run", run)
+        return calls
+
+    return install
+
+
+def test_a_failed_run_is_tried_once_more_and_then_listed(tmp_path, fake_run, fast, capsys):
+    file = write_table(tmp_path, [{"prompt_lr": [1, 2, 3, 4]}])
+    calls = fake_run(r1=[OSError("once")], r2=RuntimeError("always\nand again"), r3=UserError("a mistake"))
+    assert sweep.main([str(file), "--results_dir", str(tmp_path / "results")]) == 2
+    assert sorted(calls) == ["r1", "r1", "r2", "r2", "r3", "r3", "r4"]
+    shown = capsys.readouterr()
+    listed = shown.err.splitlines()[-6:]
+    ids = {rate: run.id for rate, run in zip("1234", load(file).runs(), strict=True)}
+    (at,) = [i for i, line in enumerate(listed) if line == f"error: {ids['2']} failed 2 times: RuntimeError: always and again"]
+    assert all(line.startswith("    ") for line in listed[at + 1 : at + 4]) and "RuntimeError: always" in "".join(listed[at + 1 : at + 4])
+    assert listed[-1] == f"error: {ids['3']} failed 2 times: a mistake"
+    assert f"{ids['1']}: failed, once more: OSError: once" in shown.err
+    assert "failed 2 · left 0" in shown.err
+    assert "2 of 4 runs are missing" in shown.out
+    assert [record["run_id"] for record in records(file)] == sorted([ids["1"], ids["4"]])
+
+
+def test_finished_runs_skip_themselves_and_the_line_counts(tmp_path, fake_run, capsys):
+    file = write_table(tmp_path, [{"prompt_lr": [1, 2, 3]}])
+    fake_run()
+    loop.run(load(file).runs()[1].config)
+    calls = fake_run()
+    assert sweep.carry_out([load(file)], Here()) == {}
+    assert calls == ["r1", "r3"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("done")]
+    assert lines[0] == "done 1 of 3 · running 1 · failed 0 · left 1"
+    assert lines[1] == "done 2 of 3 · running 1 · failed 0 · left 0 · 0 s to go"
+    assert lines[2] == "done 3 of 3 · running 0 · failed 0 · left 0"
+
+
+def test_the_time_to_go_is_that_of_the_runs_done(tmp_path):
+    runs = load(write_table(tmp_path, [{"prompt_lr": [1, 2, 3, 4, 5]}])).runs()
+    progress = sweep.Progress(slots=2, seconds=[600.0, 1200.0])
+    progress.running = {runs[0].id: (runs[0], 0.0)}
+    assert progress.line(runs) == "done 0 of 5 · running 1 · failed 0 · left 4 · 45 min to go"  # three rounds of a quarter of an hour
+    assert [sweep.duration(seconds) for seconds in (9, 100, 3600 * 5 + 1700)] == ["9 s", "2 min", "5 h 28 min"]
+
+
+def test_a_run_that_another_sweep_has_is_waited_for(tmp_path, fake_run, fast):
+    file = write_table(tmp_path, [{"prompt_lr": [1, 2]}])
+    calls = fake_run(r1=[results.Claimed("taken"), results.Claimed("taken"), results.Claimed("taken")])
+    assert sweep.carry_out([load(file)], Here()) == {}
+    assert calls == ["r1", "r2", "r1", "r1", "r1"]
+    assert len(records(file)) == 2
+
+
+def test_runs_that_wait_for_a_failed_one_are_told(tmp_path, fake_run, capsys):
+    file = write_table(tmp_path, [{"prompt_lr": [1, 2]}], rows="method", seeds=(1, 2, 3))
+    fake_run(r2=ValueError("no"))
+    assert sweep.main([str(file), "--results_dir", str(tmp_path / "results")]) == 2
+    err = capsys.readouterr().err
+    assert "left 2 (2 wait for validation to choose)" in err
+    assert err.splitlines()[-1].startswith("error: 2 runs wait for those that failed")
+
+
+def test_a_record_that_is_not_in_the_folder_is_a_failure(tmp_path, monkeypatch, fast):
+    file = write_table(tmp_path, [{"prompt_lr": 1}])
+    monkeypatch.setattr(loop, "run", lambda *_: None)
+    ((_, why),) = sweep.carry_out([load(file)], Here()).items()
+    assert "do the machines share this folder?" in why
+
+
+def test_several_tables_are_carried_out_together(tmp_path, fake_run):
+    one = load(write_table(tmp_path, [{"prompt_lr": [1, 2]}]))
+    two = load(write_table(tmp_path, [{"prompt_lr": [2, 3]}]))
+    calls = fake_run()
+    assert sweep.carry_out([one, two], Here()) == {}
+    assert calls == ["r1", "r2", "r3"]
+
+
+def test_sigterm_saves_the_run_in_hand_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
+    file = write_table(tmp_path, [{"prompt_lr": [0.1, 0.2]}], steps=6, eval_every=3)
+    arguments = [str(file), "--results_dir", str(tmp_path / "results"), "--launch", "here"]
+    steps, train_step = [], loop.train_step
+
+    def signalled(*rest):
+        steps.append(1)
+        if len(steps) == 8:  # the second step of the second run
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(*rest)
+
+    monkeypatch.setattr(loop, "train_step", signalled)
+    before = signal.getsignal(signal.SIGTERM)
+    assert sweep.main(arguments) == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().err.splitlines()[-1].endswith("from step 2 of 6, which is saved")
+    assert [len(records(file)), len(files(file, "checkpoint.safetensors"))] == [1, 1]
+    assert sweep.main(arguments) == 0
+    assert len(steps) == 8 + 4
+    assert len(records(file)) == 2
+
+
+# Early stopping ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Validation scores by prompt rate, as if they had been measured."""
+    by_rate = {}
+    evaluate = loop.evaluate
+
+    def fake(session, examples, scoring=None):
+        scores, predictions = evaluate(session, examples, scoring)
+        return dict.fromkeys(scores, by_rate[session.config.prompt_lr]), predictions
+
+    monkeypatch.setattr(loop, "evaluate", fake)
+    return by_rate
+
+
+def test_hopeless_grid_points_are_stopped_and_go_on_without_the_flag(tmp_path, scored, capsys):
+    file = write_table(tmp_path, [{"prompt_lr": [1, 2, 3, 4]}], rows="method", seeds=(7, 8), steps=9, eval_every=1)
+    scored |= {1.0: 50.0, 2.0: 60.0, 3.0: 10.0, 4.0: 70.0}
+    arguments = [str(file), "--results_dir", str(tmp_path / "results")]
+    assert sweep.main([*arguments, "--early_stopping"]) == 0
+    done = {(record["config"]["prompt_lr"], record["config"]["seed"]) for record in records(file)}
+    assert done == {(1.0, 7), (2.0, 7), (4.0, 7), (4.0, 8)}  # 3.0 was the last of the three that had reached its rung
+    (note,) = files(file, "stopped.json")
+    assert json.loads(note.read_text()) == {"step": 1, "score": 10.0, "rung": "1/9", "better": 2, "reached": 3}
+    shown = capsys.readouterr()
+    assert f"{note.parent.name}: stopped early" in shown.err and "done 4 of 5 · stopped early 1 · running 0" in shown.err
+    assert "1 configurations were stopped early" in shown.out and "missing" not in shown.out
+    (kept,) = files(file, "checkpoint.safetensors")
+    assert kept.parent == note.parent
+
+    assert sweep.main([*arguments, "--early_stopping"]) == 0  # nobody tries it again
+    assert "running 1" not in capsys.readouterr().err
+    assert len(records(file)) == 4
+    assert sweep.main(arguments) == 0
+    assert "goes on from step 1 of 9" in capsys.readouterr().err
+    assert len(records(file)) == 5 and not files(file, "stopped.json")
+
+
+def test_a_run_that_another_sweep_stopped_since_is_not_begun(tmp_path, monkeypatch):
+    config = load(write_table(tmp_path, [{"prompt_lr": 1}])).runs()[0].config
+    results.write_atomically(early.stopped_path(config), "{}")
+    monkeypatch.setattr(loop, "run", lambda *_: pytest.fail("it was begun"))
+    assert launch.attempt(config, early.EarlyStopping(config, ("a", "b"))) == STOPPED
+
+
+# Processes of this machine ----------------------------------------------------------------------------------------------
+
+
+class Killing(Local):
+    """Kills the worker that has the run `victim` once it trains."""
+
+    victim, killed = "", 0
+
+    def wait(self, seconds):
+        for worker in self.workers:
+            if worker is not None and worker.job is not None and worker.job.config.run_id == self.victim and not self.killed:
+                if (launch.run_folder(worker.job.config.results_dir, self.victim) / "metrics.jsonl").exists():
+                    os.kill(worker.process.pid, signal.SIGKILL)
+                    type(self).killed += 1
+                    self.killed = 1
+                    break
+                return super().wait(0.05)
+        return super().wait(seconds)
+
+
+def test_processes_share_the_runs_and_survive_kills_and_failures(tmp_path, fast, capsys):
+    """Two workers; one is killed while it trains, one run can never work."""
+    file = write_table(tmp_path, [{"prompt_lr": [0.1, 0.2, 0.3]}, {"prompt_lr": 0.4, "init_from": "nothing"}], steps=20, eval_every=10)
+    runs = load(file).runs()
+    launcher = Killing(2, 0)
+    launcher.victim = runs[1].id
+    with contextlib.closing(launcher):
+        failed = sweep.carry_out([load(file)], launcher)
+    assert launcher.killed
+    assert failed.keys() == {runs[3].id} and failed[runs[3].id].startswith("no adapter 'nothing'")
+    assert [run.done for run in load(file).runs()] == [True, True, True, False]
+    shown = capsys.readouterr().err
+    assert f"{runs[1].id}: failed, once more: its process was ended by SIGKILL, as the system does when memory runs out" in shown
+    assert f"{runs[3].id}: failed, once more: no adapter" in shown and f"{runs[3].id}: failed: no adapter" in shown
+    assert "step     10  validation" not in shown  # that is in the log
+    assert "step     10  validation" in launch.log_path(runs[0].config).read_text()
+    assert all(worker.process.returncode is not None for worker in launcher.workers)
+
+
+def test_a_dead_process_is_told_with_the_last_lines_of_its_log(tmp_path):
+    config = resolve({"task": "rte", "method": "pt", "results_dir": str(tmp_path)})
+    path = launch.log_path(config)
+    results.write_atomically(path, "of an earlier attempt\n")
+    job = launch.Job.of(config)
+    with path.open("a") as file:
+        file.write("one\n\ntwo\n  5%\r 10%\r 20%\nthree\nSegmentation fault\n")
+    assert job.died("it died") == "it died\ntwo\n 20%\nthree\nSegmentation fault"
+    assert launch.ending(3) == "ended with exit code 3"
+    assert launch.ending(-signal.SIGSEGV) == "was ended by SIGSEGV"
+
+
+def test_what_a_run_shows_is_in_its_log(tmp_path, capfd, monkeypatch):
+    config = resolve({"task": "rte", "method": "pt", "results_dir": str(tmp_path)})
+    monkeypatch.setattr(launch, "attempt", lambda *_: os.system("echo from a child; echo badly >&2"))
+    launch.logged(config)
+    assert launch.log_path(config).read_text() == "from a child\nbadly\n"
+    os.write(1, b"after it\n")
+    assert capfd.readouterr().out == "after it\n"
+    (tmp_path / "file").touch()
+    assert "cannot write" in launch.logged(resolve({"task": "rte", "method": "pt", "results_dir": str(tmp_path / "file")}))
+
+
+def test_ctrl_c_reaches_the_workers_as_sigterm_and_loses_nothing(tmp_path):
+    """The real thing: a sweep with two processes, SIGINT to its process group, as a terminal sends it."""
+    file = write_table(tmp_path, [{"prompt_lr": [0.1, 0.2, 0.3]}], steps=100_000, eval_every=100_000, log_every=1)
+    words = [str(file), "--results_dir", str(tmp_path / "results"), "--launch", "local", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adept.sweep", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        with soon("the training of two runs") as wait:
+            while len([path for path in files(file, "metrics.jsonl") if path.stat().st_size]) < 2:
+                assert process.poll() is None, process.stderr.read()
+                wait()
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "stopped by SIGINT; finished runs are recorded, the same command goes on"
+    assert "Traceback" not in err and out == ""
+    saved = files(file, "checkpoint.safetensors")
+    assert len(saved) == 2 and records(file) == []
+    for path in saved:
+        log = (path.parent / "log.txt").read_text()
+        assert "Traceback" not in log
+    for run in load(file).runs():
+        with results.claim(run.config.results_dir, run.id):  # its worker has let go
+            pass
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--launch local --workers 0", "--workers must be a whole number >= 1, not 0"),
+        ("--launch here --workers 2", "--workers has no effect with --launch here; it is for --launch local and ray and slurm"),
+        ("--ray_address auto", "--ray_address has no effect with --launch local; it is for --launch ray"),
+        ("--launch ray --gpus_per_run -1", "--gpus_per_run must be a number >= 0, not -1"),
+        ("--launch slurm --gpus_per_run 1", "--gpus_per_run has no effect with --launch slurm"),
+        ("--launch local --slurm_options=--time=1", "--slurm_options has no effect with --launch local"),
+        ("--launch cloud", "invalid choice: 'cloud'"),
+        ("--launch", "expected one argument"),
+    ],
+)
+def test_launchers_flags_that_make_no_sense_get_one_line(tmp_path, words, named, capsys):
+    file = write_table(tmp_path, [{"prompt_lr": 1}])
+    assert sweep.main([str(file), *words.split()]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.startswith("error: ") and shown.err.count("\n") == 1
+    assert named in shown.err
+
+
+def test_without_a_word_a_machine_is_used_as_it_is(monkeypatch):
+    parser = sweep.parser_of("")
+    monkeypatch.setattr(sweep, "count_gpus", lambda: 0)
+    assert isinstance(sweep.launcher_of(parser.parse_args([])), Here)
+    monkeypatch.setattr(sweep, "count_gpus", lambda: 3)
+    launcher = sweep.launcher_of(parser.parse_args([]))
+    assert launcher.devices == ["cuda:0", "cuda:1", "cuda:2"]
+    assert Local(3, 2).devices == ["cuda:0", "cuda:1", "cuda:0"] and Local(2, 0).devices == ["cpu", "cpu"]
