@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adept import stop
 from adept.config import FIELDS, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
 from adept.methods import find_method, method_specific_fields
-from adept.stop import told
 from adept.tasks import find_task, task_names, task_specific_fields
 
 
@@ -112,16 +112,22 @@ def run_all(configs: Sequence[RunConfig]) -> None:
     from adept import loop, results
 
     waiting = list(enumerate(configs, 1))
+    told: set[str] = set()
     while waiting:
         claimed = []
         for number, config in waiting:
             done = results.finished(config.results_dir, config.run_id)
-            print(f"[{number}/{len(configs)}] {config.run_id}{' (already done)' if done else ''}", file=sys.stderr)
+            if config.run_id not in told:
+                print(f"[{number}/{len(configs)}] {config.run_id}{' (already done)' if done else ''}", file=sys.stderr)
             try:
-                print(results.table_line(done or loop.run(config)), flush=True)
+                record = done or loop.run(config)
             except results.Claimed as other:
-                print(f"{other}: later", file=sys.stderr)
+                if config.run_id not in told:
+                    print(f"{other}: later", file=sys.stderr)
+                told.add(config.run_id)
                 claimed.append((number, config))
+            else:
+                print(results.table_line(record), flush=True)
         if claimed == waiting:
             time.sleep(2)
         waiting = claimed
@@ -143,8 +149,8 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
-        return told(stop)
+    except KeyboardInterrupt as interrupt:
+        return stop.told(interrupt)
 
 
 if __name__ == "__main__":

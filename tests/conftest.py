@@ -87,18 +87,22 @@ def model_folders(tmp_path_factory) -> dict[str, str]:
     return folders
 
 
+def write_data(folder: Path, tasks: list[str]) -> str:
+    """The tasks' fixture rows, repeated to 24 a split, as DIR/<task>/<split>.jsonl."""
+    for task in tasks:
+        rows = fixture_rows(task)
+        (folder / task).mkdir(parents=True)
+        for split in TASKS[task].splits:
+            count = 1040 if TASKS[task].split is Split.CARVE_1000 and split == "train" else 24  # 1,000 rows are set aside
+            lines = [json.dumps(rows[i % len(rows)]) + "\n" for i in range(count)]
+            (folder / task / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return str(folder)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> str:
-    """Every task's fixture rows, repeated to 24 a split, as DIR/<task>/<split>.jsonl."""
-    folder = tmp_path_factory.mktemp("data")
-    for path in sorted((ROOT / "data" / "fixtures").glob("*.jsonl")):
-        rows = fixture_rows(path.stem)
-        (folder / path.stem).mkdir()
-        for split in TASKS[path.stem].splits:
-            count = 1040 if TASKS[path.stem].split is Split.CARVE_1000 and split == "train" else 24  # 1,000 rows are set aside
-            lines = [json.dumps(rows[i % len(rows)]) + "\n" for i in range(count)]
-            (folder / path.stem / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
-    return str(folder)
+    """Every task's rows."""
+    return write_data(tmp_path_factory.mktemp("data"), [path.stem for path in sorted((ROOT / "data" / "fixtures").glob("*.jsonl"))])
 
 
 SIZES = {
