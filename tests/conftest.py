@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adept.config import resolve
-from adept.tiny import fixture_rows, make_model, make_tokenizer, write_rows  # noqa: F401 - tests import them from here
+from adept.tiny import fixture_rows, make_model, make_tokenizer, write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -25,6 +25,18 @@ def model_folders(tmp_path_factory) -> dict[str, str]:
         make_tokenizer(folder, appends_eos=family == "t5")
         folders[family] = str(folder)
     return folders
+
+
+def write_data(folder: Path, tasks: list[str]) -> str:
+    """The tasks' fixture rows, repeated to 24 a split, as DIR/<task>/<split>.jsonl."""
+    for task in tasks:
+        rows = fixture_rows(task)
+        (folder / task).mkdir(parents=True)
+        for split in TASKS[task].splits:
+            count = 1040 if TASKS[task].split is Split.CARVE_1000 and split == "train" else 24  # 1,000 rows are set aside
+            lines = [json.dumps(rows[i % len(rows)]) + "\n" for i in range(count)]
+            (folder / task / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

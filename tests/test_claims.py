@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import train
-from adept import loop, results, sweep
-from adept.config import UserError
+from adept import loop, results
 
 HOLDER = """
 import fcntl, os, platform, sys
@@ -140,27 +139,3 @@ def test_what_a_killed_process_left_is_removed(make_config, monkeypatch):
     half.write_bytes(b"half")
     loop.run(unfinished)
     assert not half.exists()
-
-
-def test_a_sweep_comes_back_to_what_another_process_has(make_config, holder, monkeypatch, capsys):
-    first, second = make_config("t5", "pt"), make_config("t5", "pt", seed=1)
-    other = holder(first.run_id)
-    naps = []
-
-    def nap(seconds):
-        naps.append(seconds)
-        if len(naps) == 2:
-            other.kill()
-            other.wait()
-
-    monkeypatch.setattr(sweep.time, "sleep", nap)
-    sweep.run_all([first, second])
-    shown = capsys.readouterr()
-    assert [line.split()[0] for line in shown.out.splitlines()] == [second.run_id, first.run_id]
-    assert len(naps) == 2 and f"run {first.run_id} is being done by process {other.pid}" in shown.err
-
-
-def test_a_mistake_in_one_of_the_runs_is_no_claim(make_config, monkeypatch):
-    monkeypatch.setattr(loop, "run", lambda _: (_ for _ in ()).throw(UserError("wrong")))
-    with pytest.raises(UserError, match=r"^wrong$"):
-        sweep.run_all([make_config("t5", "pt")])

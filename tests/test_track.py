@@ -66,6 +66,15 @@ def test_a_failed_run_closes_its_mirror_as_failed_and_keeps_its_lines(tracked):
     assert tracker.file.closed
 
 
+def test_a_run_that_goes_on_adds_to_its_log_and_its_bar(tmp_path):
+    config = resolve({"task": "mrpc", "method": "pt", "steps": 20})
+    for start in (0, 10):
+        with Tracker(config, tmp_path, dict.fromkeys(METHODS["pt"].lrs), Recorder(), start) as tracker:
+            assert tracker.bar.n == start
+            tracker.step(start + 10, 0.5, {r".*\.prompt": 0.3})
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [10, 20]
+
+
 @pytest.mark.parametrize(
     ("method", "names"),
     [("pt", ["prompt_lr"]), ("dept", ["prompt_lr", "offset_lr"]), ("pt_table", ["prompt_lr", "lr"]), ("lora", ["lr"]), ("full", ["lr"])],
@@ -91,6 +100,7 @@ def test_wandb_offline_writes_a_run_that_can_be_compared(make_config, monkeypatc
     (written,) = (tmp_path / "results" / "runs" / config.run_id / "wandb").glob("offline-run-*/*.wandb")
     assert written.stat().st_size > 0
     assert (given["project"], given["group"], given["name"]) == ("adept", "rte-tiny-t5", config.run_id)
+    assert (given["id"], given["resume"]) == (config.run_id, "allow")  # a run that goes on is the same one there
     assert given["tags"] == ["rte", "adept", "tiny-t5", "paper"]
     assert given["config"]["prompt_lr"] == 0.3
     assert {name: given["config"][name] for name in ("run_id", "trainable_params", "total_params")} == {
