@@ -9,6 +9,7 @@ report lays out; the best of what remains, seeds apart, is chosen by validation)
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shlex
 import sys
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adept.config import FIELDS, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
+from adept.config import FIELDS, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve, told
 from adept.methods import find_method, method_specific_fields
 from adept.tasks import find_task, task_names, task_specific_fields
 
@@ -36,6 +37,8 @@ class Table:
     overrides: Mapping[str, Any]
 
 
+MOST_RUNS = 10_000
+
 KEYS = {"title": str, "note": str, "fields": dict, "grid": list, "rows": str, "columns": str}
 
 
@@ -44,7 +47,7 @@ def load_table(path: Path, overrides: Mapping[str, Any]) -> Table:
     content = {"note": "", "fields": {}, "rows": "method", "columns": "task"} | read_yaml(path)
     for key, value in content.items():
         if key not in KEYS:
-            raise UserError(f"{path}: unknown key '{key}'; {nearest(key, KEYS)}")
+            raise UserError(f"{path}: unknown key '{key}'; {nearest(str(key), KEYS)}")
         if not isinstance(value, KEYS[key]):
             raise UserError(f"{path}: '{key}' must be a {KEYS[key].__name__}, not {value!r}")
     for key in ("title", "grid"):
@@ -94,6 +97,8 @@ def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str =
             raise UserError(f"{source}: '{name}' must be a value or a list of values, not {entry.get(name)!r}")
     if "task" in lists:
         lists["task"] = [name for value in lists["task"] for name in task_names(str(value))]
+    if (count := math.prod(map(len, lists.values()))) > MOST_RUNS:
+        raise UserError(f"{source}: one entry of the grid stands for {count:,} runs; at most {MOST_RUNS:,} are started")
     specific = method_specific_fields() | task_specific_fields()
     runs = []
     for values in itertools.product(*lists.values()):
@@ -123,8 +128,8 @@ def main(arguments: list[str]) -> int:
             print(f"[{number}/{len(table.configs)}] {config.run_id}{' (already done)' if done else ''}", file=sys.stderr)
             print(results.table_line(done or loop.run(config)), flush=True)
         return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: finished runs are recorded, the same command goes on from there", file=sys.stderr)
