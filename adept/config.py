@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 SECRET = re.compile(
-    r"(?<=://)[^/\s@]+(?=@)"  # https://user:password@host
+    r"(?<=://)[^/\s@]+(?=@)|(?<=:/)[^/\s@:]*:[^/\s@]+(?=@)"  # https://user:password@host; Path() makes one slash of two
     r"|(?<=[?&])(?:[\w-]*(?:token|secret|password|signature)[\w-]*|\w*key)=[^&#\s'\"]+"  # https://host/path?token=...
     r"|\b(?:hf_[A-Za-z0-9]{30,}|A[KS]IA[A-Z0-9]{16})\b",  # of the Hugging Face hub, of AWS
     re.IGNORECASE,
@@ -259,6 +259,7 @@ class RunConfig:
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
 
 
+@functools.cache
 def field_types() -> dict[str, Any]:
     return typing.get_type_hints(RunConfig)
 
@@ -326,8 +327,8 @@ def check_value(field: dataclasses.Field, hint: Any, value: Any) -> Any:
         or (high is not None and value > high)
     ):
         raise UserError(f"--{field.name} must be {describe(field, kind)}, not {value!r:.200}")
-    if kind is str and "\0" in value:
-        raise UserError(f"--{field.name} holds a null character: {value!r:.200}")
+    if kind is str and re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value):  # they would reach terminals through file names and records
+        raise UserError(f"--{field.name} holds a control character: {value!r:.200}")
     if kind is str and SECRET.search(value):
         raise UserError(f"--{field.name} holds a password or token, which would be recorded; give it by the environment, as HF_TOKEN is")
     return value

@@ -13,7 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 FAMILIES = ("t5", "llama", "codegen")
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # tiny models: a second thread costs more than it gives
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fuzz_seconds", type=float, default=30, help="time for all readers of tests/test_fuzz.py together")
+    parser.addoption("--write_golden", action="store_true", help="tests/test_golden.py writes golden.json in place of comparing with it")
 
 
 def fixture_rows(task: str) -> list[dict]:
@@ -127,6 +132,31 @@ def make_config(model_folders, data_dir, tmp_path):
         return resolve({**common, **SIZES[method], **fields})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained(model_folders, data_dir, tmp_path_factory) -> Path:
+    """The folder of an ADePT adapter of SIZES, trained for two steps on the tiny T5."""
+    from adept.loop import run
+
+    folder = tmp_path_factory.mktemp("trained")
+    config = resolve(
+        {"task": "rte", "model": model_folders["t5"], "data_dir": data_dir, "results_dir": str(folder), "device": "cpu", "steps": 2,
+         "batch_size": 4, "max_source_len": 64, "eval_rows": 4, **SIZES["adept"]}
+    )  # fmt: skip
+    run(config)
+    return folder / "runs" / config.run_id
+
+
+@pytest.fixture
+def world(model_folders, data_dir, trained, tmp_path, monkeypatch) -> Path:
+    """The current folder, with links t5, llama, codegen, data and trained to tiny models, data and an adapter; no hub answers."""
+    for name, target in {**model_folders, "data": data_dir, "trained": trained}.items():
+        (tmp_path / name).symlink_to(target)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    return tmp_path
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from adept.config import UserError, resolve
 
 TRAIN = "--model t5 --data_dir data --results_dir results --device cpu --steps 2 --batch_size 4 --max_source_len 64"
 TINY = "--task rte --prompt_len 5 --bottleneck 3"
-"""The shape of the adapter that the `world` fixture trains."""
+"""The shape of the adapter that lies in trained (tests/conftest.py)."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,8 @@ YAML = {
     "a wrong type": config_file("seed: [1, 2]", "--seed must be a whole number", "[1, 2]"),
     "a boolean for a number": config_file("batch_size: true", "--batch_size must be a whole number", "True"),
     "no value": config_file("steps:", "--steps must be a whole number", "not empty"),
-    "a null character": config_file('wandb_project: "a\\0b"', "--wandb_project", "null character"),
+    "a null character": config_file('wandb_project: "a\\0b"', "--wandb_project holds a control character"),
+    "what clears a terminal": config_file('wandb_project: "\\e[2J"', "--wandb_project holds a control character"),
     "a key written twice": config_file("seed: 1\nsteps: 5\nseed: 2", "key 'seed' is written twice", "line 1"),
     "a list at the top": config_file("- seed: 1", "must hold 'field: value' lines, not a list"),
     "a word at the top": config_file("seed", "must hold 'field: value' lines, not a str"),
@@ -510,27 +511,6 @@ CASES: dict[str, Case] = {
 
 
 # The test ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def trained(model_folders, data_dir, tmp_path_factory) -> Path:
-    """The folder of a trained adapter of TINY's shape on the tiny T5."""
-    results = tmp_path_factory.mktemp("trained")
-    words = f"{TRAIN} {TINY} --model {model_folders['t5']} --data_dir {data_dir} --results_dir {results} --eval_rows 4"
-    assert train.main(words.split()) == 0
-    (record,) = (results / "runs").glob("*.json")
-    return record.with_suffix("")
-
-
-@pytest.fixture
-def world(model_folders, data_dir, trained, tmp_path, monkeypatch) -> Path:
-    """The current folder, with links to tiny models, data and an adapter, and with no hub."""
-    for name, target in {**model_folders, "data": data_dir, "trained": trained}.items():
-        (tmp_path / name).symlink_to(target)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    return tmp_path
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int]]:
