@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # an unreachable hub is told in one line
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from adept.config import UserError, command_line, parse, read_yaml, resolve, told
+from adept.config import UserError, command_line, parse, read_yaml, reason, resolve
 from adept.results import find, record_path, table_line
 from adept.tasks import task_names
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
             print(f"error: {len(failures)} of {len(names)} tasks did not run: {', '.join(failures)}", file=sys.stderr)
         return 2 if failures else 0
     except (UserError, OSError) as error:
-        print(f"error: {told(error)}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: nothing of this run is recorded", file=sys.stderr)
@@ -51,7 +51,7 @@ def succeeds(flags: dict, config_file: str | None) -> bool:
         print(table_line(record), flush=True)
         return True
     except (UserError, OSError) as error:
-        print(f"error: {told(error)}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
         return False
 
 

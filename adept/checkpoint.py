@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adept.config import FIELDS, RunConfig, UserError, first_line, require
-from adept.methods import find_method
+from adept.config import FIELDS, RunConfig, UserError, check_method, first_line
 
 if TYPE_CHECKING:
     from adept.loop import Session
@@ -124,7 +123,7 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> Session:
     try:
         stored = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["config"]
         config = RunConfig(**{name: value for name, value in stored.items() if name in FIELDS})
-        require(config, find_method(config.method).fields, f"method '{config.method}'")
+        check_method(config)
     except UserError as error:
         raise UserError(f"{folder / DESCRIPTION}: {error}") from error
     except (OSError, ValueError, AttributeError, LookupError, RecursionError, TypeError) as error:

@@ -362,7 +362,7 @@ def first_line(error: BaseException, limit: int = 160) -> str:
     return re.sub(r"\s+", " ", str(error)).strip()[:limit]
 
 
-def told(error: UserError | OSError) -> str:
+def reason(error: UserError | OSError) -> str:
     """What a command says before it exits with 2: a mistake of the user, or what the machine refuses (a full disk, a forbidden folder)."""
     return str(error if isinstance(error, UserError) else UserError(first_line(error)))
 
@@ -527,11 +527,19 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
     if "offset_len" in method.fields and values.get("offset_len") is None:
         values["offset_len"] = values["max_source_len"]
     config = RunConfig(**values)
-    require(config, method.fields, f"method '{config.method}'")
+    check_method(config)
     require(config, task.switches, f"task '{config.task}'")
-    method.check(config)
     task.check(config)
     return config
+
+
+def check_method(config: RunConfig) -> None:
+    """Raises UserError where the method is unknown, lacks a field that it reads, or cannot be run with these fields."""
+    from adept.methods import find_method
+
+    method = find_method(config.method)
+    require(config, method.fields, f"method '{config.method}'")
+    method.check(config)
 
 
 def require(config: RunConfig, names: Iterable[str], part: str) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adept.config import FIELDS, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve, told
+from adept.config import FIELDS, RunConfig, UserError, command_line, nearest, parse, read_yaml, reason, resolve
 from adept.methods import find_method, method_specific_fields
 from adept.tasks import find_task, task_names, task_specific_fields
 
@@ -129,7 +129,7 @@ def main(arguments: list[str]) -> int:
             print(results.table_line(done or loop.run(config)), flush=True)
         return 0
     except (UserError, OSError) as error:
-        print(f"error: {told(error)}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: finished runs are recorded, the same command goes on from there", file=sys.stderr)
