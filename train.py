@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # an unreachable hub is told in one line
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from adept.config import UserError, command_line, parse, read_yaml, resolve
+from adept.config import UserError, command_line, parse, read_yaml, reason, resolve
 from adept.results import finished, record_path, table_line
 from adept.stop import told
 from adept.tasks import task_names
@@ -31,8 +31,8 @@ def main(arguments: list[str]) -> int:
         if failures:
             print(f"error: {len(failures)} of {len(names)} tasks did not run: {', '.join(failures)}", file=sys.stderr)
         return 2 if failures else 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         return told(stop)
@@ -50,8 +50,8 @@ def succeeds(flags: dict, config_file: str | None) -> bool:
             print(f"already done: {record_path(config.results_dir, config.run_id)}", file=sys.stderr)
         print(table_line(record), flush=True)
         return True
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {reason(error)}", file=sys.stderr)
         return False
 
 

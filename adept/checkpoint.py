@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adept import files
-from adept.config import FIELDS, RunConfig, UserError
+from adept.config import FIELDS, RunConfig, UserError, check_method, first_line
 
 if TYPE_CHECKING:
     from adept.loop import Session
@@ -53,7 +53,9 @@ def save(folder: Path, session: Session) -> None:
 
 def find_adapter(name: str, results_dir: str) -> Path:
     """The adapter folder of a run id under results_dir, or a folder path. Raises UserError when neither is there."""
-    candidates = [Path(name), Path(results_dir) / "runs" / name]
+    candidates = [Path(name)]
+    if Path(name).name == name:  # a path does not go on from results_dir, least of all upwards out of it
+        candidates.append(Path(results_dir) / "runs" / name)
     for folder in candidates:
         if (folder / WEIGHTS).is_file() or (folder / "adapter_model.bin").is_file():
             return folder
@@ -68,9 +70,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     try:
         if (folder / WEIGHTS).is_file():
             return safetensors.torch.load_file(folder / WEIGHTS)
-        return torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
+        weights = torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
     except Exception as error:  # torn files make torch.load raise nearly anything
-        raise UserError(f"{folder} holds no readable adapter: {str(error).splitlines()[0][:120]}") from error
+        raise UserError(f"{folder} holds no readable adapter: {first_line(error, 120)}") from error
+    if not isinstance(weights, dict) or not all(isinstance(name, str) and is_plain(value) for name, value in weights.items()):
+        raise UserError(f"{folder} holds no readable adapter: adapter_model.bin should hold {{name: tensor}} and nothing else")
+    return weights
+
+
+def is_plain(value: object) -> bool:
+    """Whether it is a tensor as adapters have them: dense and in memory."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
 
 
 def restore(model: nn.Module, folder: Path) -> None:
@@ -92,7 +102,11 @@ def restore(model: nn.Module, folder: Path) -> None:
             raise UserError(
                 f"the adapter in {folder} does not fit: {name} is {list(weights[name].shape)}, this run needs {list(parameter.shape)}"
             )
-        if not weights[name].isfinite().all():
+        if not weights[name].is_floating_point():
+            raise UserError(
+                f"the adapter in {folder} does not fit: {name} holds {weights[name].dtype}, this run needs floating-point numbers"
+            )
+        if not weights[name].float().isfinite().all():
             raise UserError(f"the adapter in {folder} is damaged: {name} holds values that are not finite")
     assign(trainables, weights)
 
@@ -107,9 +121,16 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> Session:
     folder = find_adapter(name, results_dir)
     try:
         stored = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder / DESCRIPTION} cannot be read: {error}") from error
-    session = open_session(RunConfig(**{k: v for k, v in stored.items() if k in FIELDS} | overrides))
+        config = RunConfig(**{name: value for name, value in stored.items() if name in FIELDS})
+        check_method(config)
+    except UserError as error:
+        raise UserError(f"{folder / DESCRIPTION}: {error}") from error
+    except (OSError, ValueError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        raise UserError(
+            f"{folder / DESCRIPTION} cannot be read ({type(error).__name__}: {first_line(error)}); "
+            'it should hold {"config": {field: value}} as the run wrote it'
+        ) from error
+    session = open_session(dataclasses.replace(config, **overrides))
     restore(session.model, folder)
     session.model.eval()
     return session

@@ -14,9 +14,11 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +30,44 @@ ROOT = Path(__file__).resolve().parent.parent
 """The checkout: configs/, data/ and results/ lie here, wherever the command is typed."""
 
 
+SECRET = re.compile(
+    r"(?<=://)[^/\s@]+(?=@)|(?<=:/)[^/\s@:]*:[^/\s@]+(?=@)"  # https://user:password@host; Path() makes one slash of two
+    r"|(?<=[?&])(?:[\w-]*(?:token|secret|password|signature)[\w-]*|\w*key)=[^&#\s'\"]+"  # https://host/path?token=...
+    r"|\b(?:hf_[A-Za-z0-9]{30,}|A[KS]IA[A-Z0-9]{16})\b",  # of the Hugging Face hub, of AWS
+    re.IGNORECASE,
+)
+"""What no value may hold: values are written into records, adapters, logs and wandb."""
+
+LONGEST_LINE = 2000
+
+
 class UserError(Exception):
-    """A mistake in the input: its text is the one line a user sees (what was wrong, what would be right)."""
+    """A mistake in the input: its text is the one line a user sees (what was wrong, what would be right).
+
+    The text may quote what stands in foreign files, so it is made printable here: one line of bounded length, without control characters
+    and without secrets.
+    """
+
+    def __init__(self, text: str):
+        line = re.sub(r"(?:\x1b\[[\d;]*m|[\x00-\x1f\x7f-\x9f\u2028\u2029])+", " ", SECRET.sub("***", text[: 4 * LONGEST_LINE]))
+        super().__init__(line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "...")
+
+
+LARGEST = 2**31 - 1
+"""Of all whole numbers: what torch's generators (which the loop seeds with 100,003 times the seed) and tokenizers can count."""
+
+MOST_TOKENS = 1_000_000
+"""Beyond any model's context, and little enough to be counted in memory."""
+
+WIDEST = 16_384
+"""Of prompts and of the methods' own layers: beyond every model's width, and little enough to be made on any machine."""
 
 
 def option(default: Any = dataclasses.MISSING, help: str = "", *, minimum=None, maximum=None, choices=None, place=False):
-    """A RunConfig field: its default, its help text, its range, and whether it is a place or device (kept out of run_id)."""
+    """A RunConfig field: its default, its help text, its range, and whether it is a place or device (kept out of run_id).
+
+    Whole numbers without a maximum end at LARGEST.
+    """
     metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "place": place}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -59,9 +93,9 @@ class RunConfig:
     init_from: str | None = option(None, "RUN_ID or adapter folder to start the trained parameters from (Appendix B.2)")
 
     # The method's shape; None where the method has no such part
-    prompt_len: int | None = option(None, "virtual tokens: m of ADePT and DePT, l of PT (Eq. 1-4)", minimum=0)
-    bottleneck: int | None = option(None, "r of ADePT's network, d -> r -> d (Eq. 3)", minimum=1)
-    rank: int | None = option(None, "rank of DePT's A B (Eq. 2), or of LoRA (Appendix C)", minimum=1)
+    prompt_len: int | None = option(None, "virtual tokens: m of ADePT and DePT, l of PT (Eq. 1-4)", minimum=0, maximum=WIDEST)
+    bottleneck: int | None = option(None, "r of ADePT's network, d -> r -> d (Eq. 3)", minimum=1, maximum=WIDEST)
+    rank: int | None = option(None, "rank of DePT's A B (Eq. 2), or of LoRA (Appendix C)", minimum=1, maximum=WIDEST)
     prompt_init: str | None = option(
         None,
         "prompt rows start as: 'vocab' embeddings of frequent tokens (Section 4.1), the 'text' of --prompt_init_text (released code), "
@@ -79,7 +113,10 @@ class RunConfig:
         None, "dropout before the bottleneck's ReLU (released code 0.1; Eq. 3 has none)", minimum=0.0, maximum=0.99
     )
     offset_len: int | None = option(
-        None, "s of DePT: positions after the prompt that carry an offset; default max_source_len (Section 3.1)", minimum=1
+        None,
+        "s of DePT: positions after the prompt that carry an offset; default max_source_len (Section 3.1)",
+        minimum=1,
+        maximum=MOST_TOKENS,
     )
     offset_alpha: float | None = option(
         None, "DePT's offset is scaled by this / sqrt(rank) (DePT's code: 8); 0: not scaled (Eq. 2)", minimum=0.0
@@ -121,10 +158,13 @@ class RunConfig:
 
     # Data and evaluation
     max_source_len: int | None = option(
-        None, "source tokens, prompt not counted; None: the task's (Section 4.1: 256, MultiRC 348, MRQA 512)", minimum=1
+        None,
+        "source tokens, prompt not counted; None: the task's (Section 4.1: 256, MultiRC 348, MRQA 512)",
+        minimum=1,
+        maximum=MOST_TOKENS,
     )
     max_target_len: int | None = option(
-        None, "target tokens with EOS; None: the longest label, 20 for free text (released code)", minimum=1
+        None, "target tokens with EOS; None: the longest label, 20 for free text (released code)", minimum=1, maximum=MOST_TOKENS
     )
     targets: str = option("digits", "label strings: 'digits' (released code) or 'words' (T5's)", choices=("digits", "words"))
     split_seed: int = option(42, "of the permutation that halves the validation set or carves 1,000 rows (released code: 42)", minimum=0)
@@ -143,7 +183,10 @@ class RunConfig:
         choices=("generate", "likelihood"),
     )
     max_new_tokens: int | None = option(
-        None, "tokens generated; None: one more than the longest label, for free text max_target_len - 1 (released code)", minimum=1
+        None,
+        "tokens generated; None: one more than the longest label, for free text max_target_len - 1 (released code)",
+        minimum=1,
+        maximum=MOST_TOKENS,
     )
     measure_offsets: bool = option(False, "record the sizes of embeddings and offsets over the training set (Table 2)")
     select_on: str | None = option(None, "validation metric that selects the checkpoint; None: the task's first (released code)")
@@ -187,7 +230,7 @@ class RunConfig:
     )
     temperature: float | None = option(None, "of sampling, 0: greedy (MBPP 0.6); samples depend on --eval_batch_size", minimum=0.0)
     top_p: float | None = option(None, "nucleus of sampling (MBPP 0.95)", minimum=0.01, maximum=1.0)
-    samples: int | None = option(None, "programs drawn for each test row (MBPP 1; 10 or more for pass@10)", minimum=1)
+    samples: int | None = option(None, "programs drawn for each test row (MBPP 1; 10 or more for pass@10)", minimum=1, maximum=10_000)
 
     # Places and devices: no part of the run's id
     data_dir: str | None = option(
@@ -232,12 +275,14 @@ class RunConfig:
         if self.task_file is not None:  # by what it says, not by where it lies
             identity["task_file"] = file_identity(self.task_file)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{model_label(self.model)}-{self.task}-{self.method}-{digest}"
+        label = model_label(self.model).encode(errors="ignore")[:100].decode(errors="ignore")  # a file's name has at most 255 bytes
+        return f"{label}-{self.task}-{self.method}-{digest}"
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
 
 
+@functools.cache
 def field_types() -> dict[str, Any]:
     return typing.get_type_hints(RunConfig)
 
@@ -295,21 +340,34 @@ def check_value(field: dataclasses.Field, hint: Any, value: Any) -> Any:
             number = None
         if number is not None and (kind is float or number.is_integer()):
             value = int(value) if kind is int and isinstance(value, str) and value.lstrip("+-").isdigit() else kind(number)
-    if type(value) is not kind or value != value or value in (float("inf"), float("-inf")):
-        raise UserError(f"--{field.name} must be {describe(field, kind)}, not {value!r}")
-    limits = field.metadata
-    if limits["choices"] and value not in limits["choices"]:
-        raise UserError(f"--{field.name} must be {describe(field, kind)}, not {value!r}")
-    if (limits["minimum"] is not None and value < limits["minimum"]) or (limits["maximum"] is not None and value > limits["maximum"]):
-        raise UserError(f"--{field.name} must be {describe(field, kind)}, not {value!r}")
+    choices, (low, high) = field.metadata["choices"], limits(field, kind)
+    if (
+        type(value) is not kind
+        or (kind is float and not math.isfinite(value))
+        or (choices and value not in choices)
+        or value == ""
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+    ):
+        raise UserError(f"--{field.name} must be {describe(field, kind)}, not {value!r:.200}")
+    if kind is str and re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value):  # they would reach terminals through file names and records
+        raise UserError(f"--{field.name} holds a control character: {value!r:.200}")
+    if kind is str and SECRET.search(value):
+        raise UserError(f"--{field.name} holds a password or token, which would be recorded; give it by the environment, as HF_TOKEN is")
     return value
+
+
+def limits(field: dataclasses.Field, kind: type) -> tuple[float | None, float | None]:
+    """(lowest, highest) value of a field, None where it has no such limit."""
+    low, high = field.metadata["minimum"], field.metadata["maximum"]
+    return low, LARGEST if kind is int and high is None else high
 
 
 def describe(field: dataclasses.Field, kind: type) -> str:
     if field.metadata["choices"]:
         return "one of " + ", ".join(str(choice) for choice in field.metadata["choices"])
     noun = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-    low, high = field.metadata["minimum"], field.metadata["maximum"]
+    low, high = limits(field, kind)
     bounds = [f">= {low}"] if low is not None else []
     bounds += [f"<= {high}"] if high is not None else []
     return " ".join([noun, " and ".join(bounds)]).strip()
@@ -327,27 +385,57 @@ def first_line(error: BaseException, limit: int = 160) -> str:
     return re.sub(r"\s+", " ", str(error)).strip()[:limit]
 
 
+def reason(error: UserError | OSError) -> str:
+    """What a command says before it exits with 2: a mistake of the user, or what the machine refuses (a full disk, a forbidden folder)."""
+    return str(error if isinstance(error, UserError) else UserError(first_line(error)))
+
+
 # Layers -----------------------------------------------------------------------------------------------------------------
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """A key written twice is an error, where YAML would keep the last one silently."""
+LONGEST_YAML = 200_000
+"""Bytes of a YAML file: some hundred times the longest of configs/, and read within seconds."""
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML without its traps: a key written twice is an error, where YAML would keep the last one silently; and so is an alias, since a
+    few lines of aliases of aliases stand for billions of values."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(f"write the value again in place of the alias *{event.anchor}{event.start_mark}")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"key '{key}' is written twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            [(key, _)] = Counter(self.construct_object(key, deep=deep) for key, _ in node.value).most_common(1)
+            raise yaml.YAMLError(f"key '{key}' is written twice{node.start_mark}")
+        return mapping
+
+    def construct_yaml_int(self, node):
+        number = super().construct_yaml_int(node)
+        if number.bit_length() > 64:  # Python prints no number of some thousand digits, so no error line could name it
+            raise yaml.YAMLError(f"a whole number of {number.bit_length():,} bits{node.start_mark}")
+        return number
+
+
+PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_yaml_int)
 
 
 def read_yaml(path: Path) -> dict:
     """A mapping from a YAML file. Raises UserError in one line."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+        with path.open("rb") as file:  # no read_text(): the file may be a device that never ends
+            text = file.read(LONGEST_YAML + 1).decode("utf-8")
+        if len(text) > LONGEST_YAML:
+            raise UserError(f"{path} has more than {LONGEST_YAML:,} bytes; that is no file of fields")
+        content = yaml.load(text, Loader=PlainLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # PyYAML's own errors, and Python's for a date that is none, for "!!bool maybe", for a thousand brackets.
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, dict):
         raise UserError(f"{path} must hold 'field: value' lines, not a {type(content).__name__}")
@@ -369,11 +457,9 @@ def apply_layer(values: dict, layer: Mapping[str, Any], tags: set[str], source: 
                 raise UserError(f"{source}: '{key}' must hold 'field: value' lines")
             blocks.append((key, value))
         else:
-            check_key(key, source)
-            values[key] = value
+            values[key] = checked(key, value, source)
     for key, block in blocks:
-        for name in block:
-            check_key(name, f"{source}, {key}")
+        block = {name: checked(name, value, f"{source}, {key}") for name, value in block.items()}
         words = {word.removeprefix("@") for word in key.split()}
         if unknown := words - known_tags() - tags:
             raise UserError(f"{source}: '{key}' names no method, task, group or model; {nearest(min(unknown), known_tags())}")
@@ -393,6 +479,15 @@ def known_tags() -> set[str]:
 def check_key(key: Any, source: str) -> None:
     if key not in FIELDS:
         raise UserError(f"{source}: unknown field '{key}'; {nearest(str(key), FIELDS)}")
+
+
+def checked(key: Any, value: Any, source: str) -> Any:
+    """A field's value as a file has it, in the field's type. Raises UserError that names the file."""
+    check_key(key, source)
+    try:
+        return check_value(FIELDS[key], field_types()[key], value)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
 
 
 def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source: str = "command line") -> RunConfig:
@@ -422,10 +517,9 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
             raise UserError(f"--task {chosen('task')} and --task_file {file}, whose name is '{task.name}', are two tasks; give one")
     else:
         task = find_task(chosen("task"))
-    protocol_file = ROOT / "configs" / "protocol" / f"{chosen('protocol')}.yaml"
-    if not protocol_file.is_file():
-        known = [path.stem for path in protocol_file.parent.glob("*.yaml")]
-        raise UserError(f"unknown protocol '{chosen('protocol')}'; {nearest(chosen('protocol'), known)}")
+    protocols = {path.stem: path for path in (ROOT / "configs" / "protocol").glob("*.yaml")}
+    if (protocol_file := protocols.get(chosen("protocol"))) is None:
+        raise UserError(f"unknown protocol '{chosen('protocol')}'; {nearest(chosen('protocol'), protocols)}")
     tags = {task.name, *task.groups, chosen("method"), chosen("model"), model_label(chosen("model"))}
 
     values: dict[str, Any] = {}
@@ -460,14 +554,27 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
         values["warmup_steps"] = min(500, steps // 10)
     if "offset_len" in method.fields and values.get("offset_len") is None:
         values["offset_len"] = values["max_source_len"]
-    for part, used in ((f"method '{chosen('method')}'", method.required), (f"task '{task.name}'", task.switches)):
-        for name in used:
-            if values.get(name, FIELDS[name].default) is None:
-                raise UserError(f"{part} needs --{name}: {FIELDS[name].metadata['help']}")
     config = RunConfig(**values)
-    method.check(config)
+    check_method(config)
+    require(config, task.switches, f"task '{config.task}'")
     task.check(config)
     return config
+
+
+def check_method(config: RunConfig) -> None:
+    """Raises UserError where the method is unknown, lacks a field that it reads, or cannot be run with these fields."""
+    from adept.methods import find_method
+
+    method = find_method(config.method)
+    require(config, method.required, f"method '{config.method}'")
+    method.check(config)
+
+
+def require(config: RunConfig, names: Iterable[str], part: str) -> None:
+    """Raises UserError where a field that `part` of the run reads is empty."""
+    for name in names:
+        if getattr(config, name) is None:
+            raise UserError(f"{part} needs --{name}: {FIELDS[name].metadata['help']}")
 
 
 # Command line -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,15 +122,23 @@ def read_rows(path: Path) -> list[Row]:
     try:
         match path.suffix:
             case ".parquet":
-                import pyarrow.parquet
-
-                return pyarrow.parquet.read_table(path).to_pylist()
+                return read_parquet(path)
             case ".csv":
                 return read_csv(path)
             case _:
                 return read_jsonl(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
+
+
+def read_parquet(path: Path) -> list[Row]:
+    """Rows of a .parquet file. Raises ValueError for a torn one, and for values that Python has no type for."""
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, ArithmeticError) as error:
+        raise ValueError(str(error)) from error
 
 
 def read_jsonl(path: Path) -> list[Row]:
@@ -155,7 +164,7 @@ def read_csv(path: Path) -> list[Row]:
         reader = csv.reader(file, strict=True)
         try:
             header = next(reader, [])
-            if twice := [column for column in header if header.count(column) > 1]:
+            if twice := [column for column, count in Counter(header).items() if count > 1]:
                 raise UserError(f"{path}, line 1: the column '{twice[0]}' is there twice")
             rows = []
             for cells in reader:
@@ -217,8 +226,8 @@ def render(task: Task, split: str, rows: Sequence[Row], where: str, config: RunC
                 examples.append(Example(own, source, target, references, task.group(piece) if task.group else own))
         except KeyError as error:
             raise UserError(f"{where}, row {number}: task '{task.name}' needs the column {error}; found {', '.join(row)}") from error
-        except (ValueError, TypeError, SyntaxError) as error:
-            raise UserError(f"{where}, row {number}: {error}") from error
+        except (ArithmeticError, LookupError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
+            raise UserError(f"{where}, row {number}: {error}") from error  # MBPP's programs make the parser raise the odd ones
         rendered.append(examples)
     if not rendered:
         raise UserError(f"{where}: no rows")

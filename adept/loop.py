@@ -75,8 +75,8 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=device).item()  # "meta" makes tensors too, but without values
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(f"--device {name} cannot be used here: {first_line(error, 100)}; --device auto takes what there is") from error
     return device
 

@@ -80,7 +80,9 @@ def prompted(make_offset: Callable | None = None, *, train_table: bool = False):
             case "vocab":
                 prompt = embedding.prompt_from_vocab(table, config.prompt_len, config.prompt_init_vocab)
             case "text":
-                prompt = embedding.prompt_from_ids(table, config.prompt_len, tokenizer(config.prompt_init_text).input_ids)
+                if not (ids := tokenizer(config.prompt_init_text).input_ids):
+                    raise UserError(f"--prompt_init_text {config.prompt_init_text!r} has no tokens to start the prompt from")
+                prompt = embedding.prompt_from_ids(table, config.prompt_len, ids)
             case "random":
                 prompt = embedding.prompt_random(table, config.prompt_len)
         offset = make_offset(width, config).to(table.device) if make_offset else None

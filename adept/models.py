@@ -61,26 +61,38 @@ def locate(name: str) -> str:
 def load(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The pretrained model in fp32, every parameter frozen, and its tokenizer.
 
-    Raises UserError in one line when neither a local folder nor the hub has it.
+    Raises UserError in one line when neither a local folder nor the hub has it, when its files are damaged or do not fit each other, and
+    when it comes with code of its own.
     """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # the run has one of its own
     where = locate(config.model)
     try:
-        model_config = transformers.AutoConfig.from_pretrained(where, revision=config.model_revision)
+        # False, not left out: transformers would ask on standard input, where a "y" meant for something else runs a stranger's code.
+        source = {"pretrained_model_name_or_path": where, "revision": config.model_revision, "trust_remote_code": False}
+        model_config = transformers.AutoConfig.from_pretrained(**source)
         overrides = {
             name: config.model_dropout for name in DROPOUT_FIELDS if hasattr(model_config, name) and config.model_dropout is not None
         }
         kind = transformers.AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else transformers.AutoModelForCausalLM
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, revision=config.model_revision)
-        model = kind.from_pretrained(where, revision=config.model_revision, dtype=torch.float32, **overrides)
-    except (OSError, ValueError) as error:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+        model = kind.from_pretrained(**source, dtype=torch.float32, **overrides)
+    except Exception as error:  # what the libraries raise for damaged files has no base of its own
+        if Path(where).is_dir():
+            raise UserError(
+                f"model folder {where} cannot be loaded: {first_line(error)}; it must hold what save_pretrained of a transformers model "
+                "and its tokenizer writes"
+            ) from error
         raise UserError(
             f"model '{config.model}' not found: looked for a folder {Path(config.model)}, "
             f"and for '{where}' in the hub's cache and on the hub ({first_line(error)}). "
             f"Offline, --model {BUNDLED} comes from the package index, and --model takes a local folder"
         ) from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of model '{config.model}' has no end-of-sequence token, with which every target ends")
+    if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):  # ids beyond the vocabulary are the prompt's
+        raise UserError(f"model '{config.model}': its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,} rows")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, so any id will do
     return shorten_cross_attention(model.requires_grad_(False)), tokenizer

@@ -12,9 +12,9 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import torch
 
@@ -48,17 +48,59 @@ def run_folder(results_dir: str, run_id: str) -> Path:
 def find(results_dir: str, run_id: str) -> dict | None:
     """The record of a finished run, or None. Raises UserError for a file that is no record of this schema."""
     path = record_path(results_dir, run_id)
+    for folder in path.parents:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--results_dir {results_dir}: {folder} is a file where a folder is needed; name another")
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=not_a_number)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no readable run record ({error}); move it away to run again") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise UserError(f"{path} is not of schema {SCHEMA}; it was written by another version of adept")
-    if missing := {"run_id", "config", "history", "best_step", "validation", "test", "trainable_params", "notes"} - record.keys():
+        raise UserError(
+            f"{path} is not of schema {SCHEMA}; it was written by another version of adept: use that one, or another --results_dir"
+        )
+    if missing := PARTS.keys() - record.keys():
         raise UserError(f"{path} lacks {', '.join(sorted(missing))}; move it away to run again")
+    for part, fits in PARTS.items():
+        if not fits(record[part]):
+            raise UserError(f"{path}: '{part}' is {record[part]!r:.80}, which no run writes; move the file away to run again")
+    if record["run_id"] != run_id:
+        raise UserError(f"{path} is the record of the run {record['run_id']}; give it that name, or move it away to run again")
     return record
+
+
+def not_a_number(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}")
+
+
+def is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def is_scores(value: Any) -> bool:
+    """{metric: percent}, which is empty where nothing validates."""
+    return isinstance(value, dict) and all(type(score) in (int, float) and abs(score) <= 1e6 for score in value.values())
+
+
+def is_history(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and is_count(entry.get("step")) and is_scores(entry.get("validation")) for entry in value
+    )
+
+
+PARTS: dict[str, Callable[[Any], bool]] = {
+    "run_id": lambda value: isinstance(value, str),
+    "config": lambda value: isinstance(value, dict) and isinstance(value.get("task"), str) and is_count(value.get("steps")),
+    "trainable_params": is_count,
+    "history": is_history,
+    "best_step": is_count,
+    "validation": is_scores,
+    "test": is_scores,
+    "notes": lambda value: isinstance(value, list) and all(isinstance(note, str) for note in value),
+}
+"""What every reader of records needs, and what it looks like."""
 
 
 # Claims -----------------------------------------------------------------------------------------------------------------

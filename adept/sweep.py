@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import math
 import os
 import shlex
 import statistics
@@ -39,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from adept import results
-from adept.config import FIELDS, ROOT, OneLineParser, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
+from adept.config import FIELDS, ROOT, OneLineParser, RunConfig, UserError, command_line, nearest, parse, read_yaml, reason, resolve
 from adept.early import EarlyStopping, forget, is_stopped
 from adept.launch import BUSY, STOPPED, Here, Launcher, Local, Outcome, Ray, submit_to_slurm
 from adept.methods import find_method, method_specific_fields
@@ -52,6 +53,7 @@ KEYS = {
 }  # fmt: skip
 PROFILE_KEYS = {"note": str, "fields": dict, "models": dict, "search": int, "labels": dict}
 ENTRY_KEYS = {"cases": list, "name": str, "from": str, "show": bool, "quantities": list}
+MOST_RUNS = 10_000
 QUANTITY = "quantity"
 """The axis that is no RunConfig field: what of a record is printed."""
 
@@ -336,6 +338,8 @@ def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str =
             raise UserError(f"{source}: '{name}' must be a value or a list of values, not {entry.get(name)!r}")
     if "task" in lists:
         lists["task"] = [name for value in lists["task"] for name in task_names(str(value))]
+    if (count := math.prod(map(len, lists.values()))) > MOST_RUNS:
+        raise UserError(f"{source}: one entry of the grid stands for {count:,} runs; at most {MOST_RUNS:,} are started")
     specific = method_specific_fields() | task_specific_fields()
     runs = []
     for values in itertools.product(*lists.values()):
@@ -564,8 +568,8 @@ def main(arguments: list[str]) -> int:
         if "all" in rest:
             print(publish_all(tables))
         return list_failures(failures, tables)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         return told(stop)

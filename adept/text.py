@@ -24,7 +24,7 @@ class Untyped(str):
 def cell(row: Row, column: str) -> str:
     """A column's value as text. Raises KeyError for a missing column, ValueError for one that holds no text or number."""
     value = row[column]
-    if value is None or isinstance(value, list | dict):
+    if value is None or isinstance(value, list | dict | bytes) or value != value:  # NaN is how tables write a missing text
         raise ValueError(f"column '{column}' holds {value!r:.40} where text is needed")
     return str(value)
 
@@ -129,15 +129,22 @@ def query_of(row: Row) -> str:
 # STS-B ------------------------------------------------------------------------------------------------------------------
 
 
+def similarity(row: Row) -> float:
+    """The gold score. Raises ValueError where it is none."""
+    if not 0 <= (score := float(row["label"])) <= 5:
+        raise ValueError(f"label {score} is no similarity of 0 to 5")
+    return score
+
+
 def similarity_to_fifths(row: Row, config: RunConfig) -> Answer:
     """Rounded to 0.2 (T5's), compared with the gold score as it is."""
-    score = float(row["label"])
+    score = similarity(row)
     return f"{round(score * 5) / 5:.1f}", (str(score),)
 
 
 def similarity_to_tenths(row: Row, config: RunConfig) -> Answer:
     """Rounded to 0.1 and compared with itself (released code, whose formula multiplies and divides by 5 before it rounds)."""
-    rounded = str(round(float(row["label"]), 1))
+    rounded = str(round(similarity(row), 1))
     return rounded, (rounded,)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from adept.bundled import FOLDER, publish
@@ -54,14 +54,14 @@ def data_folder() -> Path:
     return made_once("fixtures", write_rows)
 
 
-def write_rows(folder: Path) -> None:
-    for path in sorted(FIXTURES.glob("*.jsonl")):
-        task, rows = TASKS[path.stem], fixture_rows(path.stem)
-        (folder / task.name).mkdir()
+def write_rows(folder: Path, tasks: Iterable[str] | None = None) -> None:
+    for name in tasks or sorted(path.stem for path in FIXTURES.glob("*.jsonl")):
+        task, rows = TASKS[name], fixture_rows(name)
+        (folder / name).mkdir(parents=True)
         for split in task.splits:
             count = 1000 + ROWS if task.split is Split.CARVE_1000 and split == "train" else ROWS
             lines = [json.dumps(rows[i % len(rows)]) + "\n" for i in range(count)]
-            (folder / task.name / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+            (folder / name / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def make_tokenizer(folder: Path, *, appends_eos: bool):

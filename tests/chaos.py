@@ -30,7 +30,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from conftest import make_model, make_tokenizer, write_data  # noqa: E402
+from conftest import make_model, make_tokenizer, write_rows  # noqa: E402
 
 from adept import files, loop, results, resume, sweep, track  # noqa: E402
 
@@ -129,7 +129,7 @@ def make_table(folder: Path) -> Path:
     """A table of four small runs with a tiny random model on fixture rows."""
     make_model("t5").save_pretrained(folder / "tiny-t5")
     make_tokenizer(folder / "tiny-t5", appends_eos=True)
-    data = write_data(folder / "data", ["rte"])
+    data = write_rows(folder / "data", ["rte"])
     table = folder / "small.yaml"
     table.write_text(TABLE.format(model=folder / "tiny-t5", data=data), encoding="utf-8")
     return table

@@ -15,6 +15,11 @@ FAMILIES = ("t5", "llama", "codegen")
 torch.set_num_threads(1)  # tiny models gain nothing from a second one, and lose tenfold where the cores are shared
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz_seconds", type=float, default=30, help="time for all readers of tests/test_fuzz.py together")
+    parser.addoption("--write_golden", action="store_true", help="tests/test_golden.py writes golden.json in place of comparing with it")
+
+
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory) -> dict[str, str]:
     """{family: folder of a tiny random model with its tokenizer}."""
@@ -25,18 +30,6 @@ def model_folders(tmp_path_factory) -> dict[str, str]:
         make_tokenizer(folder, appends_eos=family == "t5")
         folders[family] = str(folder)
     return folders
-
-
-def write_data(folder: Path, tasks: list[str]) -> str:
-    """The tasks' fixture rows, repeated to 24 a split, as DIR/<task>/<split>.jsonl."""
-    for task in tasks:
-        rows = fixture_rows(task)
-        (folder / task).mkdir(parents=True)
-        for split in TASKS[task].splits:
-            count = 1040 if TASKS[task].split is Split.CARVE_1000 and split == "train" else 24  # 1,000 rows are set aside
-            lines = [json.dumps(rows[i % len(rows)]) + "\n" for i in range(count)]
-            (folder / task / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
-    return str(folder)
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +66,31 @@ def make_config(model_folders, data_dir, tmp_path):
         return resolve({**common, **SIZES[method], **fields})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained(model_folders, data_dir, tmp_path_factory) -> Path:
+    """The folder of an ADePT adapter of SIZES, trained for two steps on the tiny T5."""
+    from adept.loop import run
+
+    folder = tmp_path_factory.mktemp("trained")
+    config = resolve(
+        {"task": "rte", "model": model_folders["t5"], "data_dir": data_dir, "results_dir": str(folder), "device": "cpu", "steps": 2,
+         "batch_size": 4, "max_source_len": 64, "eval_rows": 4, **SIZES["adept"]}
+    )  # fmt: skip
+    run(config)
+    return folder / "runs" / config.run_id
+
+
+@pytest.fixture
+def world(model_folders, data_dir, trained, tmp_path, monkeypatch) -> Path:
+    """The current folder, with links t5, llama, codegen, data and trained to tiny models, data and an adapter; no hub answers."""
+    for name, target in {**model_folders, "data": data_dir, "trained": trained}.items():
+        (tmp_path / name).symlink_to(target)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    return tmp_path
 
 
 @pytest.fixture

@@ -1,0 +1,340 @@
+"""Every reader of files, given files that nobody wrote: each ends in a normal result or in a UserError, never in another exception, never
+in a hang.
+
+python -m pytest tests/test_fuzz.py --fuzz_seconds 600 -s      ten minutes over all readers; -s shows how many files each one got
+
+Inputs are valid files with bytes flipped, cut, doubled or put in (`mutated`), and values of all kinds where a file has its own
+(`rearranged`). Hypothesis draws them, the same ones in the same order every time, and reduces what fails to the shortest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import itertools
+import json
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import hypothesis
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+import yaml
+from conftest import SIZES, fixture_rows
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from adept import checkpoint, results
+from adept.config import UserError, resolve
+from adept.data import load_data, read_rows, render
+from adept.loop import open_session
+from adept.tasks import TASKS, task_of
+
+LONGEST = 10
+"""Seconds that one file may take; most take some milliseconds."""
+
+
+# Inputs -----------------------------------------------------------------------------------------------------------------
+
+PIECES = [
+    b"\0", b"\xff" * 8, b"\n", b"\r", b"\t", b" ", b"{", b"}", b"[", b"]", b'"', b"'", b",", b":", b": ", b"- ", b"|", b"#", b"&a ", b"*a",
+    b"!!int ", b"!!bool ", b"!!float ", b"!!timestamp ", b"!!binary ", b"!!set ", b"!!omap ", b"!!python/object:os.system ", b"<<: ", b"? ",
+    b"%YAML 9.9", b"---", b"...", b"@", b"null", b"NaN", b"Infinity", b"-1", b"0x" + b"f" * 40, b"1e999", b"9" * 30, b"9" * 5000, b"1:2:3",
+    b"2024-02-30", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"\xc3", b"\xef\xbb\xbf", "é".encode(), b"[" * 2000, b"F8_E4M3", b"BF16",
+    b"I64", b"BOOL", b"C64", b"PAR1", b"../../x", b"hub:",
+]  # fmt: skip
+"""What means something to some reader."""
+
+
+@st.composite
+def mutated(draw, valid: bytes) -> bytes:
+    """A valid file with one to four changes."""
+    content = bytearray(valid)
+    for _ in range(draw(st.integers(1, 4))):
+        # Half of the changes are made where a value begins: there a piece is more than a letter of some text.
+        begins = [i + 1 for i, byte in enumerate(content) if byte in b":,[{\n "] if draw(st.booleans()) else []
+        at = draw(st.integers(0, len(begins or content)))
+        at = begins[at - 1] if begins else at
+        end = min(len(content), at + draw(st.integers(1, 64)))
+        match draw(st.sampled_from(("piece", "piece", "piece", "flip", "set", "replace", "cut", "remove", "double", "move"))):
+            case "flip" if at < len(content):
+                content[at] ^= 1 << draw(st.integers(0, 7))
+            case "set" if at < len(content):
+                content[at] = draw(st.integers(0, 255))
+            case "piece":
+                content[at:at] = draw(st.sampled_from(PIECES))
+            case "replace":
+                content[at:end] = draw(st.binary(max_size=64) | st.sampled_from(PIECES))
+            case "cut":
+                del content[at:]
+            case "remove":
+                del content[at:end]
+            case "double":
+                content[at:at] = content[at:end]
+            case "move":
+                place = draw(st.integers(0, len(content)))
+                content[place:place] = content[at:end]
+    return bytes(content)
+
+
+PLAIN = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([0, 1, -1, 2**31, 2**63, 2**64, 10**400, 1e-320, 1e308])
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(
+        ["", " ", "none", "auto", "rte", "adept", "@glue", "\ud800", "\0", "a\nb", "../../x", "x" * 5000, "\x1b[2J", "é", "I32", "BF16"]
+    )
+)
+VALUES = st.recursive(
+    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6
+)
+
+
+@st.composite
+def rearranged(draw, valid: object) -> object:
+    """A JSON value with one to three of its parts replaced, removed, doubled or renamed."""
+    value = copy.deepcopy(valid)
+    for _ in range(draw(st.integers(1, 3))):
+        place, key = value, None
+        while isinstance(place, dict | list) and place:
+            holder, keys = place, list(place) if isinstance(place, dict) else range(len(place))
+            key = draw(st.sampled_from(keys))
+            place = place[key]
+            if draw(st.booleans()):
+                break
+        if key is None:
+            return draw(VALUES)
+        match draw(st.sampled_from(("replace", "replace", "remove", "rename"))):
+            case "replace":
+                holder[key] = draw(VALUES)
+            case "remove":
+                del holder[key]
+            case "rename" if isinstance(holder, dict):
+                holder[draw(st.text(max_size=10))] = holder.pop(key)
+    return value
+
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def as_safetensors(data: bytes) -> Callable[[object], bytes]:
+    """Writes a header before the tensors' bytes."""
+    return lambda header: len(text := as_json(header)).to_bytes(8, "little") + text + data
+
+
+def as_yaml(value: object) -> bytes:
+    return yaml.safe_dump(value, allow_unicode=True).encode(errors="surrogatepass")
+
+
+def as_lines(rows: list) -> bytes:
+    return b"".join(as_json(row) + b"\n" for row in (rows if isinstance(rows, list) else [rows]))
+
+
+def as_parquet(rows: list) -> bytes:
+    """Where the rows are no table, their text is."""
+    try:
+        table = pyarrow.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, file := io.BytesIO())
+    except Exception:
+        table = pyarrow.table({"sentence1": list(map(repr, rows)) if isinstance(rows, list) else [repr(rows)]})
+        pyarrow.parquet.write_table(table, file := io.BytesIO())
+    return file.getvalue()
+
+
+def files(valid: bytes, structure: object = None, write: Callable[[object], bytes] | None = None) -> st.SearchStrategy[bytes]:
+    """Mutations of a valid file and, where its structure is given, files of rearranged structures."""
+    return mutated(valid) if write is None else mutated(valid) | rearranged(structure).map(write)
+
+
+# Readers ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The file at `path` is drawn from `inputs`, then `read()` runs."""
+
+    path: Path
+    inputs: st.SearchStrategy[bytes]
+    read: Callable[[], object]
+
+
+def adapter_weights(world: Path) -> Reader:
+    """adapter.safetensors, as --init_from reads it."""
+    folder = Path(shutil.copytree("trained", "adapter"))
+    session = open_session(resolve({"task": "rte", "model": "t5", "device": "cpu", **SIZES["adept"]}))
+    content = (path := folder / checkpoint.WEIGHTS).read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    inputs = files(content, json.loads(content[8:start]), as_safetensors(content[start:]))
+    return Reader(path, inputs, lambda: checkpoint.restore(session.model, folder))
+
+
+def foreign_weights(world: Path) -> Reader:
+    """adapter_model.bin."""
+    folder = Path("foreign")
+    folder.mkdir()
+    session = open_session(resolve({"task": "rte", "model": "t5", "device": "cpu", "method": "pt", "prompt_len": 5}))
+    torch.save({"prompt_embeddings": torch.ones(5, 32)}, path := folder / "adapter_model.bin")
+    return Reader(path, files(path.read_bytes()), lambda: checkpoint.restore(session.model, folder))
+
+
+def adapter_description(world: Path) -> Reader:
+    """adapter.json, as checkpoint.load reads it."""
+    folder = Path(shutil.copytree("trained", "adapter"))
+    path = folder / checkpoint.DESCRIPTION
+    valid = path.read_bytes()
+    return Reader(path, files(valid, json.loads(valid), as_json), lambda: checkpoint.load("adapter", model="t5", device="cpu"))
+
+
+def run_record(world: Path) -> Reader:
+    """RESULTS_DIR/runs/<run_id>.json."""
+    (folder := Path("results/runs")).mkdir(parents=True)
+    valid = Path("trained").resolve().with_suffix(".json").read_bytes()
+    run_id = json.loads(valid)["run_id"]
+    return Reader(
+        folder / f"{run_id}.json", files(valid, json.loads(valid), as_json), lambda: results.table_line(results.find("results", run_id))
+    )
+
+
+TASK = {
+    "name": "jokes", "files": {"train": "t.csv", "validation": "t.csv", "test": "t.csv"}, "text": ["title", {"joke": "body"}],
+    "label": "funny", "labels": {"dull": 0, "funny": 1}, "metrics": ["accuracy", "f1"], "report": "f1", "max_source_len": 64, "cue": "so:",
+    "split": "native", "splits": ["train", "validation", "test"],
+}  # fmt: skip
+JOKES = 'title,body,funny\nT,knock knock,0\nT,"who\'s\nthere",1\nT,é,1\n'
+
+
+def task_file(world: Path) -> Reader:
+    """--task_file, with its data."""
+    Path("t.csv").write_text(JOKES)
+
+    def read() -> None:
+        config = resolve({"task_file": "jokes.yaml"})
+        load_data(task_of(config), config)
+
+    return Reader(Path("jokes.yaml"), files(as_yaml(TASK), TASK, as_yaml), read)
+
+
+def csv_file(world: Path) -> Reader:
+    """A task file's .csv."""
+    Path("jokes.yaml").write_bytes(as_yaml(TASK))
+    config = resolve({"task_file": "jokes.yaml"})
+    task = task_of(config)
+    return Reader(Path("t.csv"), files(JOKES.encode()), lambda: load_data(task, config))
+
+
+LAYER = {
+    "seed": 7, "batch_size": 16, "prompt_lr": "1e-1", "precision": "bf16", "group_by_length": False, "few_shot": None, "data_dir": "data",
+    "@adept": {"bottleneck": 8, "prompt_len": 20}, "@glue": {"eval_every": 5}, "@dept @mrqa": {"rank": 24}, "wandb_group": "mine",
+}  # fmt: skip
+
+
+def yaml_layer(world: Path) -> Reader:
+    """--config."""
+    return Reader(Path("mine.yaml"), files(as_yaml(LAYER), LAYER, as_yaml), lambda: resolve({"task": "rte"}, "mine.yaml").run_id)
+
+
+def local_data(suffix: str, write: Callable[[list], bytes]) -> Callable[[Path], Reader]:
+    """A file of --data_dir: some task's fixture rows, read by every task."""
+
+    def reader(world: Path) -> Reader:
+        path = Path(f"train.{suffix}")
+        configs = [resolve({"task": name, "allow_code_execution": TASKS[name].runs_code}) for name in TASKS]
+        inputs = st.one_of([files(write(rows), rows, write) for name in TASKS if (rows := fixture_rows(name))])
+
+        def read() -> None:
+            rows = read_rows(path)
+            refusals = []
+            for config in configs:  # the row's own task and all others, which find no column of theirs
+                try:
+                    render(task_of(config), "train", rows, str(path), config)
+                except UserError as error:
+                    refusals.append(error)
+            if len(refusals) == len(configs):
+                raise refusals[0]
+
+        return Reader(path, inputs, read)
+
+    reader.__doc__ = f"{suffix} files of --data_dir, by every task."
+    return reader
+
+
+READERS: dict[str, Callable[[Path], Reader]] = {
+    "adapter.safetensors": adapter_weights,
+    "adapter_model.bin": foreign_weights,
+    "adapter.json": adapter_description,
+    "run record": run_record,
+    "task file": task_file,
+    "YAML layer": yaml_layer,
+    "jsonl": local_data("jsonl", as_lines),
+    "parquet": local_data("parquet", as_parquet),
+    "csv": csv_file,
+}
+
+
+# The test ---------------------------------------------------------------------------------------------------------------
+
+
+class Hang(BaseException):
+    """No Exception, so that no reader takes it for what a torn file raises."""
+
+
+@contextlib.contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    def ring(*_):
+        raise Hang(f"a file took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def fuzz(reader: Reader, seconds: float) -> Counter:
+    """{"read", "refused": number of files}. Raises whatever a reader raises but UserError, with the file that made it."""
+    counts: Counter = Counter()
+    end = time.monotonic() + seconds
+
+    def one(content: bytes) -> None:
+        if time.monotonic() > end and not counts["failed"]:  # what fails is reduced to its shortest, however long that takes
+            return
+        reader.path.write_bytes(content)
+        with alarm(LONGEST):
+            try:
+                reader.read()
+                counts["read"] += 1
+            except UserError as error:
+                assert len(str(error).splitlines()) == 1
+                counts["refused"] += 1
+            except BaseException:
+                counts["failed"] += 1
+                raise
+
+    for number in itertools.count():
+        options = settings(
+            max_examples=200, deadline=None, database=None, phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck)
+        )
+        hypothesis.seed(number)(options(given(reader.inputs)(one)))()
+        if time.monotonic() > end:
+            return counts
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_any_file_is_read_or_refused(name, world, request):
+    counts = fuzz(READERS[name](world), request.config.getoption("--fuzz_seconds") / len(READERS))
+    print(f"\n{name}: {counts.total():,} files, {counts['read']:,} read, {counts['refused']:,} refused")
+    assert counts["refused"] > 0
