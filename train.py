@@ -14,7 +14,8 @@ os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # an unreachable hub is told
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from adept.config import UserError, command_line, parse, read_yaml, resolve
-from adept.results import find, record_path, table_line
+from adept.results import finished, record_path, table_line
+from adept.stop import told
 from adept.tasks import task_names
 
 
@@ -33,16 +34,15 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing of this run is recorded", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return told(stop)
 
 
 def succeeds(flags: dict, config_file: str | None) -> bool:
     """Runs one task, or finds it done, and prints its line. A user's mistake is told in one line, so that a group's other tasks run."""
     try:
         config = resolve(flags, config_file)
-        if (record := find(config.results_dir, config.run_id)) is None:
+        if (record := finished(config.results_dir, config.run_id)) is None:
             from adept.loop import run
 
             record = run(config)

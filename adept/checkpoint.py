@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from adept import files
 from adept.config import FIELDS, RunConfig, UserError
 
 if TYPE_CHECKING:
@@ -39,17 +40,15 @@ def assign(trainables: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]
 
 def save(folder: Path, session: Session) -> None:
     """Writes adapter.safetensors and adapter.json (method, shapes, base model, the whole config)."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.cpu().contiguous() for name, tensor in snapshot(session.trainables).items()}
-    save_file(weights, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it private; an adapter is for everyone
+    files.write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
     description = {
         "method": session.config.method,
         "base_model": session.config.model,
         "shapes": {name: list(tensor.shape) for name, tensor in weights.items()},
         "config": dataclasses.asdict(session.config),
     }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    files.write_atomically(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
 
 def find_adapter(name: str, results_dir: str) -> Path:
@@ -68,7 +67,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """
     try:
         if (folder / WEIGHTS).is_file():
-            return load_file(folder / WEIGHTS)
+            return safetensors.torch.load_file(folder / WEIGHTS)
         return torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
     except Exception as error:  # torn files make torch.load raise nearly anything
         raise UserError(f"{folder} holds no readable adapter: {str(error).splitlines()[0][:120]}") from error

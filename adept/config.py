@@ -50,7 +50,9 @@ class RunConfig:
     task: str = option(help="task name from adept/tasks.py (Appendix D)")
     task_file: str | None = option(None, "YAML file of a task of your own (README.md), in place of a name")
     method: str = option("adept", "method name from adept/methods.py (Section 3)")
-    model: str = option("t5-base", "alias (t5-base, t5-3b, codegen-350m, llama3-8b, smollm2-135m), hub id or local folder (Appendix C)")
+    model: str = option(
+        "t5-base", "alias (t5-base, t5-3b, codegen-350m, llama3-8b, smollm2-135m, tiny-t5), hub id or local folder (Appendix C)"
+    )
     model_revision: str | None = option(None, "hub revision of the model to pin; None: the newest")
     protocol: str = option("paper", "configs/protocol/NAME.yaml: 'paper' (its text) or 'official' (its released code, bug for bug)")
     data_revision: str | None = option(None, "hub revision of the data set to pin; None: the row's, else the newest")
@@ -82,6 +84,12 @@ class RunConfig:
     offset_alpha: float | None = option(
         None, "DePT's offset is scaled by this / sqrt(rank) (DePT's code: 8); 0: not scaled (Eq. 2)", minimum=0.0
     )
+    offset_shift: int | None = option(
+        None,
+        "a trained DePT is evaluated with its offsets cyclically shifted left by this many positions (Table 1)",
+        minimum=0,
+    )
+    without_offset: bool | None = option(None, "a trained adapter is evaluated with its prompt only (Table 11)")
     lora_alpha: float | None = option(None, "LoRA's alpha (Appendix C, LoPA's setting)", minimum=0.0)
     lora_dropout: float | None = option(None, "LoRA's dropout", minimum=0.0, maximum=0.99)
 
@@ -137,6 +145,7 @@ class RunConfig:
     max_new_tokens: int | None = option(
         None, "tokens generated; None: one more than the longest label, for free text max_target_len - 1 (released code)", minimum=1
     )
+    measure_offsets: bool = option(False, "record the sizes of embeddings and offsets over the training set (Table 2)")
     select_on: str | None = option(None, "validation metric that selects the checkpoint; None: the task's first (released code)")
 
     # What only some tasks read; None for the others
@@ -181,13 +190,21 @@ class RunConfig:
     samples: int | None = option(None, "programs drawn for each test row (MBPP 1; 10 or more for pass@10)", minimum=1)
 
     # Places and devices: no part of the run's id
-    data_dir: str | None = option(None, "DIR/<task>/<split>.parquet or .jsonl are read before the hub is asked", place=True)
+    data_dir: str | None = option(
+        None, "DIR/<task>/<split>.parquet or .jsonl are read before the hub is asked; 'fixtures': a few hand-written rows", place=True
+    )
     results_dir: str = option("results", "RESULTS_DIR/runs/<run_id>.json is the run's record", place=True)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", place=True)
     eval_batch_size: int = option(64, "examples per batch at evaluation", minimum=1, place=True)
     compare_scoring: bool = option(False, "score the test set by generation and by likelihood, and record how often they agree", place=True)
     allow_code_execution: bool = option(False, "permit scoring to run generated programs, in adept/sandbox.py's confinement", place=True)
     log_every: int = option(10, "steps between points of the training loss", minimum=1, place=True)
+    save_every: int = option(
+        1000,
+        "steps between checkpoints that a killed run goes on from, one at least every 10 minutes; 0: only on a signal",
+        minimum=0,
+        place=True,
+    )
     track: str = option("none", "'wandb' mirrors the run (WANDB_MODE=offline works)", choices=("none", "wandb"), place=True)
     wandb_project: str = option("adept", "wandb project", place=True)
     wandb_group: str | None = option(None, "wandb group; None: task-model, so that methods lie side by side", place=True)
@@ -331,6 +348,12 @@ def read_yaml(path: Path) -> dict:
     return content or {}
 
 
+@functools.cache
+def read_own_yaml(path: Path) -> dict:
+    """A layer of the project's own, read once: a table resolves hundreds of runs."""
+    return read_yaml(path)
+
+
 def apply_layer(values: dict, layer: Mapping[str, Any], tags: set[str], source: str) -> None:
     """Writes one layer into `values`: plain keys, then the "@" blocks whose words are all in `tags`."""
     blocks = []
@@ -355,10 +378,10 @@ def apply_layer(values: dict, layer: Mapping[str, Any], tags: set[str], source: 
 def known_tags() -> set[str]:
     """What an "@" block may name, besides the run's own model."""
     from adept.methods import METHODS
-    from adept.models import ALIASES, BUNDLED
+    from adept.models import ALIASES, BUNDLED, TINY
     from adept.tasks import GROUPS, TASKS
 
-    return {*METHODS, *TASKS, *GROUPS, *ALIASES, BUNDLED}
+    return {*METHODS, *TASKS, *GROUPS, *ALIASES, BUNDLED, *TINY}
 
 
 def check_key(key: Any, source: str) -> None:
@@ -399,10 +422,9 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
         raise UserError(f"unknown protocol '{chosen('protocol')}'; {nearest(chosen('protocol'), known)}")
     tags = {task.name, *task.groups, chosen("method"), chosen("model"), model_label(chosen("model"))}
 
-    layers = [(base := ROOT / "configs" / "base.yaml", read_yaml(base)), (protocol_file, read_yaml(protocol_file))]
     values: dict[str, Any] = {}
-    for path, layer in layers:
-        apply_layer(values, layer, tags, path.name)
+    for path in (ROOT / "configs" / "base.yaml", protocol_file):
+        apply_layer(values, read_own_yaml(path), tags, path.name)
     given: dict[str, Any] = {}
     apply_layer(given, user_layer, tags, str(config_file))
     given.update(flags)
@@ -432,7 +454,7 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
         values["warmup_steps"] = min(500, steps // 10)
     if "offset_len" in method.fields and values.get("offset_len") is None:
         values["offset_len"] = values["max_source_len"]
-    for part, used in ((f"method '{chosen('method')}'", method.fields), (f"task '{task.name}'", task.switches)):
+    for part, used in ((f"method '{chosen('method')}'", method.required), (f"task '{task.name}'", task.switches)):
         for name in used:
             if values.get(name, FIELDS[name].default) is None:
                 raise UserError(f"{part} needs --{name}: {FIELDS[name].metadata['help']}")

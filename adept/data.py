@@ -24,6 +24,9 @@ from adept.text import Row, Untyped
 IGNORED = -100
 """Label of positions without loss (torch's cross_entropy default)."""
 
+FIXTURES = "fixtures"
+"""--data_dir fixtures: the rows written by hand for the tests (adept/tiny.py)."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -56,8 +59,13 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
     """
     looked = []
     if config.data_dir is not None:
-        folder = Path(config.data_dir) / task.name
-        if not Path(config.data_dir).is_dir():
+        root = Path(config.data_dir)
+        if config.data_dir == FIXTURES:
+            from adept.tiny import data_folder
+
+            root = data_folder()
+        folder = root / task.name
+        if not root.is_dir():
             raise UserError(f"--data_dir {config.data_dir} is not a folder; it should hold <task>/<split>.parquet or .jsonl")
         for path in (folder / f"{split}.parquet", folder / f"{split}.jsonl"):
             if path.is_file():
@@ -409,14 +417,14 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str, multiple: int) -> 
 # Order ------------------------------------------------------------------------------------------------------------------
 
 
-def batch_indices(lengths: Sequence[int], batch_size: int, seed: int, *, group_by_length: bool) -> Iterator[list[int]]:
+def batch_indices(lengths: Sequence[int], batch_size: int, seed: int, *, group_by_length: bool, skip: int = 0) -> Iterator[list[int]]:
     """Endless batches of row numbers: every epoch visits each row once, in an order that depends on (seed, epoch) alone.
 
     group_by_length: a shuffled stretch of 50 batches is sorted by length, cut into batches, and the batches are shuffled.
-    A last batch may be smaller.
+    A last batch may be smaller. skip: the first batches to leave out; whole epochs of them cost nothing.
     """
-    epoch = 0
-    while True:
+    first, skip = divmod(skip, -(-len(lengths) // batch_size))
+    for epoch in itertools.count(first):
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
         order = torch.randperm(len(lengths), generator=generator).tolist()
         if group_by_length:
@@ -425,5 +433,5 @@ def batch_indices(lengths: Sequence[int], batch_size: int, seed: int, *, group_b
         batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
         if group_by_length:
             batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-        yield from batches
-        epoch += 1
+        yield from batches[skip:]
+        skip = 0

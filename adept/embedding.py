@@ -44,13 +44,17 @@ class PositionOffset(nn.Module):
     carry the offset they would carry under teacher forcing.
     """
 
-    def __init__(self, width: int, length: int, rank: int, *, prompt_len: int, alpha: float = 0.0):
-        """alpha > 0 scales A B by alpha / sqrt(rank) (DePT's released code, alpha = 8); 0 is Eq. 2 as printed."""
+    def __init__(self, width: int, length: int, rank: int, *, prompt_len: int, alpha: float = 0.0, shift: int = 0):
+        """alpha > 0 scales A B by alpha / sqrt(rank) (DePT's released code, alpha = 8); 0 is Eq. 2 as printed.
+
+        shift: cyclic left shift of A B's rows (Table 1): index j carries row (j + shift) mod s.
+        """
         super().__init__()
         self.a = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(length, rank), a=math.sqrt(5)))  # [s, r]
         self.b = nn.Parameter(torch.zeros(rank, width))  # [r, D]
         self.scale = alpha / math.sqrt(rank) if alpha else 1.0
         self.prompt_len = prompt_len
+        self.shift = shift
         self._next_position: Tensor | None = None  # [B, 1], of the token after the last forward's columns
 
     def forward(self, embeds: Tensor, is_prompt: Tensor) -> Tensor:
@@ -66,7 +70,8 @@ class PositionOffset(nn.Module):
         position = start + torch.arange(width, device=is_prompt.device)  # [B, T]
         self._next_position = position[:, -1:] + 1
         carries = (position >= 0) & (position < len(self.a))
-        low_rank = F.embedding(position.clamp(0, len(self.a) - 1), self.a)  # [B, T, r]
+        row = position.clamp(0, len(self.a) - 1).add(self.shift).remainder(len(self.a))
+        low_rank = F.embedding(row, self.a)  # [B, T, r]
         return (low_rank @ self.b) * (self.scale * carries[..., None])
 
 
@@ -77,12 +82,16 @@ class PromptedEmbedding(nn.Module):
     The sums are formed in the trained parameters' dtype and returned in the base's.
     """
 
-    def __init__(self, base: nn.Embedding, prompt: Tensor, offset: nn.Module | None = None):
-        """prompt [m, D] with m >= 0; offset maps (embeds [B, T, D], is_prompt [B, T]) to [B, T, D]."""
+    def __init__(self, base: nn.Embedding, prompt: Tensor, offset: nn.Module | None = None, *, use_offset: bool = True):
+        """prompt [m, D] with m >= 0; offset maps (embeds [B, T, D], is_prompt [B, T]) to [B, T, D].
+
+        use_offset=False leaves the offset out (Table 11), but keeps its parameters.
+        """
         super().__init__()
         self.base = base
         self.prompt = nn.Parameter(prompt.detach().clone().float()) if len(prompt) else None  # [m, D]
         self.offset = offset
+        self.use_offset = use_offset
 
     @property
     def weight(self) -> Tensor:
@@ -94,20 +103,26 @@ class PromptedEmbedding(nn.Module):
         """V, the id of the first prompt row."""
         return self.base.num_embeddings
 
+    def parts(self, ids: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """ids [B, T] -> (E [B, T, D], its offset [B, T, D] or None, is_prompt [B, T]); E and offset mean nothing at the prompt's ids."""
+        is_prompt = ids >= self.vocab_size
+        embeds = self.base(ids.masked_fill(is_prompt, 0))
+        if self.offset is None or not self.use_offset:
+            return embeds, None, is_prompt
+        embeds = embeds.float() if embeds.dtype in (torch.bfloat16, torch.float16) else embeds
+        return embeds, self.offset(embeds, is_prompt), is_prompt
+
     def forward(self, ids: Tensor) -> Tensor:
         """ids [B, T] in [0, V + m) -> embeddings [B, T, D]."""
-        is_prompt = ids >= self.vocab_size  # [B, T]
-        embeds = self.base(ids.masked_fill(is_prompt, 0))  # [B, T, D]
-        dtype = embeds.dtype
         # Prompt and offset are the model's input and cheap: autocast would round them for nothing.
         with torch.autocast(ids.device.type, enabled=False):
-            if self.offset is not None:
-                embeds = embeds.float() if dtype in (torch.bfloat16, torch.float16) else embeds
-                embeds = embeds + self.offset(embeds, is_prompt)
+            embeds, offset, is_prompt = self.parts(ids)
+            if offset is not None:
+                embeds = embeds + offset
             if self.prompt is not None:
                 rows = F.embedding((ids - self.vocab_size).clamp(min=0), self.prompt)  # [B, T, D]
                 embeds = torch.where(is_prompt[..., None], rows.to(embeds.dtype), embeds)
-        return embeds.to(dtype)
+        return embeds.to(self.weight.dtype)
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -115,6 +130,9 @@ class PromptedEmbedding(nn.Module):
 
         Raises TypeError for an offset that depends on more than the token (DePT's).
         """
+        if not self.use_offset:
+            self.offset = None
+            return
         if not isinstance(self.offset, TokenOffset):
             raise TypeError(f"only a TokenOffset (ADePT) folds into the embedding table, not {type(self.offset).__name__}")
         dropout, self.offset.dropout.p = self.offset.dropout.p, 0.0

@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adept import checkpoint, models, results
+from adept import checkpoint, memory, models, results
 from adept.config import RunConfig, UserError, first_line
 from adept.data import IGNORED, Codec, Data, Example, batch_indices, load_data, pad
 from adept.embedding import PromptedEmbedding
 from adept.methods import METHODS
 from adept.metrics import Answers, score
 from adept.optim import make_optimizer, parameter_groups, schedule, set_rates
+from adept.resume import Checkpoints, TrainState
 from adept.sandbox import require_protection
+from adept.stop import Signals, Stopped
 from adept.tasks import Task, task_of
 from adept.track import make_tracker
 
@@ -74,6 +76,7 @@ def open_session(config: RunConfig) -> Session:
     """Loads the model, applies the method (seeded), places it. Raises UserError for what cannot be loaded or does not fit."""
     task, method, device = task_of(config), METHODS[config.method], pick_device(config.device)
     task.check(config)
+    task.permit(config)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     model, tokenizer = models.load(config)
     if task.cue is None and model.config.is_encoder_decoder:
@@ -221,10 +224,10 @@ def most_likely(session: Session, batch: dict[str, Tensor], labels: tuple[str, .
 # Training ---------------------------------------------------------------------------------------------------------------
 
 
-def micro_batches(session: Session, train: list[Example]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-    """Endless (batch on the device, ids of its examples)."""
+def micro_batches(session: Session, train: list[Example], skip: int = 0) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
+    """Endless (batch on the device, ids of its examples), from batch number `skip` on."""
     config = session.config
-    order = batch_indices([e.length for e in train], config.batch_size, config.seed, group_by_length=config.group_by_length)
+    order = batch_indices([e.length for e in train], config.batch_size, config.seed, group_by_length=config.group_by_length, skip=skip)
     for rows in order:
         examples = [train[i] for i in rows]
         batch = session.codec.train_batch(examples)
@@ -254,41 +257,76 @@ def train_step(session: Session, optimizer: torch.optim.Optimizer, batches: Iter
 def run(config: RunConfig) -> dict:
     """Trains, selects by validation, tests the best checkpoint, writes the record; a finished run's record is returned as it is.
 
-    Raises UserError for bad input, and for a loss that is not finite (with step, rates and the batch's ids).
+    A run that was killed goes on from its last checkpoint. Raises UserError for bad input, for a loss that is not finite (with step,
+    rates and the batch's ids), for a full disk and for too little memory; Claimed when another process is at this run; Stopped
+    after Ctrl-C, SIGTERM or SIGUSR1, with the training saved.
     """
-    if (done := results.find(config.results_dir, config.run_id)) is not None:
+    if (done := results.finished(config.results_dir, config.run_id)) is not None:
         return done
-    method = METHODS[config.method]
+    with results.claim(config.results_dir, config.run_id), Signals() as signals:
+        # Another process may have finished it between the look and the claim.
+        return results.find(config.results_dir, config.run_id) or complete(config, signals)
+
+
+def complete(config: RunConfig, signals: Signals) -> dict:
+    """From the start or the last checkpoint to the written record."""
     task = task_of(config)
-    protection = require_protection() if task.runs_code else None
-    data = load_data(task, config)
-    session = open_session(config)
-    if config.init_from is not None:
-        checkpoint.restore(session.model, checkpoint.find_adapter(config.init_from, config.results_dir))
-    encode = session.codec.encode
-    data = dataclasses.replace(data, train=encode(data.train), validation=encode(data.validation), test=encode(data.test))
+    task.permit(config)
+    with signals.at_once(), memory.told(memory.loading(config)):
+        protection = require_protection() if task.runs_code else None
+        data = load_data(task, config)
+        session = open_session(config)
+        encode = session.codec.encode
+        data = dataclasses.replace(data, train=encode(data.train), validation=encode(data.validation), test=encode(data.test))
 
-    groups = parameter_groups(session.model, method.lrs, config)
+    groups = parameter_groups(session.model, METHODS[config.method].rates(config), config)
     described = {group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups}
+    optimizer = make_optimizer(groups, config) if groups else None
     folder = results.run_folder(config.results_dir, config.run_id)
-    with make_tracker(config, folder, described, session) as tracker:
-        history, best, timing = train(session, data, groups, tracker)
-        checkpoint.assign(session.trainables, best["weights"])
-        started = time.perf_counter()
-        test, predictions = evaluate(session, data.test)
-        timing["eval_seconds"] += time.perf_counter() - started
-        tracker.finish(best, test)
-        agreement = compare_scoring(session, data.test, test, predictions) if config.compare_scoring else None
+    checkpoints = Checkpoints(folder, session, optimizer, data.fingerprint)
+    state = checkpoints.load()
+    if config.init_from is not None and not state.step:
+        checkpoint.restore(session.model, checkpoint.find_adapter(config.init_from, config.results_dir))
+    with make_tracker(config, folder, described, session, state.step) as tracker:
+        try:
+            train(session, data, optimizer, state, tracker, checkpoints, signals)
+            checkpoint.assign(session.trainables, state.best["weights"])
+            with evaluating(session, state, signals):
+                test, predictions = evaluate(session, data.test)
+                agreement = compare_scoring(session, data.test, test, predictions) if config.compare_scoring else None
+            tracker.finish(state.best, test)
+        except (Stopped, memory.EvaluationMemory) as end:  # both come between two steps, so the state is whole
+            read_losses(state, optimizer)
+            checkpoints.save(state)
+            if state.step:
+                end.args = (f"{end} from step {state.step} of {config.steps}, which is saved",)
+            raise
 
-    record = results.make_record(session, data, described, history, best, test, timing)
+    record = results.make_record(session, data, described, state.history, state.best, test, state.timing())
+    if state.resumed:
+        record["provenance"]["resumed"] = state.resumed
     if protection is not None:
         record["notes"].append(protection)
     if agreement is not None:
         record["scoring_agreement"] = agreement
+    if config.measure_offsets:
+        from adept.analysis import offset_statistics
+
+        record["offsets"] = offset_statistics(session, data.train)
     checkpoint.save(folder, session)
     results.write_predictions(folder / "predictions.jsonl", sampled(config, data.test), predictions)
     results.write(config.results_dir, record)
+    checkpoints.remove()
     return record
+
+
+@contextlib.contextmanager
+def evaluating(session: Session, state: TrainState, signals: Signals) -> Iterator[None]:
+    """An evaluation changes nothing but the time it took, so that a signal may end it at once."""
+    started = time.perf_counter()
+    with signals.at_once(), memory.told(memory.evaluating(session.config), memory.EvaluationMemory):
+        yield
+    state.eval_seconds += time.perf_counter() - started
 
 
 def compare_scoring(session: Session, examples: list[Example], test: dict[str, float], predictions: list[str]) -> dict:
@@ -300,66 +338,68 @@ def compare_scoring(session: Session, examples: list[Example], test: dict[str, f
     return {"rows": len(predictions), "agreement": 100 * same / len(predictions), session.config.scoring: test, other: scores}
 
 
-def train(session: Session, data: Data, groups: list[dict], tracker) -> tuple[list[dict], dict, dict]:
-    """-> (history, best {"step", "validation", "weights"}, timing). Evaluates every eval_every steps and after the last one.
+def train(
+    session: Session,
+    data: Data,
+    optimizer: torch.optim.Optimizer | None,
+    state: TrainState,
+    tracker,
+    checkpoints: Checkpoints,
+    signals: Signals,
+) -> None:
+    """Takes `state` from where it is to the last step. Evaluates every eval_every steps and after the last one.
 
-    Where nothing validates (MBPP), the last step is the best.
+    Where nothing validates (MBPP), the last step is the best. Raises Stopped between two steps or within an evaluation.
     """
-    config = session.config
-    optimizer = make_optimizer(groups, config) if groups else None
-    multiplier, batches = schedule(config), micro_batches(session, data.train)
-    history: list[dict] = []
-    best: dict = {}
-    train_seconds = eval_seconds = 0.0
-    examples, tokens = 0, torch.zeros((), dtype=torch.long)
-    unread: list[tuple[int, Tensor, list[str]]] = []  # losses still on the device; reading each would stall a GPU
-    since_evaluation: list[float] = []
+    config, multiplier = session.config, schedule(session.config)
+    batches = micro_batches(session, data.train, skip=state.step * config.grad_accum)
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(session.device)
 
     session.model.train()
-    for step in range(config.steps + 1):
-        last = step == config.steps
-        if unread and (last or step % config.log_every == 0 or step % config.eval_every == 0):
-            losses = read_losses(unread, optimizer)
-            since_evaluation += losses
-            unread = []
-            tracker.step(step, sum(losses) / len(losses), {group["name"]: group["lr"] for group in optimizer.param_groups})
-        if last or (step > 0 and step % config.eval_every == 0):
-            started = time.perf_counter()
-            validation = evaluate(session, data.validation)[0] if data.validation else {}
-            eval_seconds += time.perf_counter() - started
-            loss = sum(since_evaluation) / len(since_evaluation) if since_evaluation else None
-            history.append({"step": step, "train_loss": loss, "validation": validation, "seconds": round(train_seconds + eval_seconds, 3)})
-            since_evaluation = []
-            if not best or not validation or validation[config.select_on] > best["validation"][config.select_on]:
-                best = {"step": step, "validation": validation, "weights": checkpoint.snapshot(session.trainables)}
-            tracker.evaluated(history[-1], best)
+    while True:
+        step, last = state.step, state.step == config.steps
+        due = last or (step > 0 and step % config.eval_every == 0)
+        if due or step % config.log_every == 0:
+            read_losses(state, optimizer)
+            if news := state.losses[state.shown :]:
+                tracker.step(step, sum(news) / len(news), {group["name"]: group["lr"] for group in optimizer.param_groups})
+                state.shown = len(state.losses)
+        if due and not state.evaluated:
+            with evaluating(session, state, signals):
+                validation = evaluate(session, data.validation)[0] if data.validation else {}
+            loss = sum(state.losses) / len(state.losses) if state.losses else None
+            seconds = round(state.train_seconds + state.eval_seconds, 3)
+            state.history.append({"step": step, "train_loss": loss, "validation": validation, "seconds": seconds})
+            state.losses, state.shown = [], 0
+            if not state.best or not validation or validation[config.select_on] > state.best["validation"][config.select_on]:
+                state.best = {"step": step, "validation": validation, "weights": checkpoint.snapshot(session.trainables)}
+            tracker.evaluated(state.history[-1], state.best)
+        if checkpoints.due(state):
+            read_losses(state, optimizer)
+            checkpoints.save(state)
+        signals.check()
         if last:
-            break
+            return
         started = time.perf_counter()
-        loss, ids, count = train_step(session, optimizer, batches, multiplier(step))
-        unread.append((step, loss, ids))
-        tokens, examples = tokens.to(count.device) + count, examples + len(ids)
-        train_seconds += time.perf_counter() - started
-    per_second = 1 / train_seconds if train_seconds else 0.0
-    timing = {
-        "train_seconds": train_seconds,
-        "eval_seconds": eval_seconds,
-        "examples_per_second": examples * per_second,
-        "tokens_per_second": int(tokens) * per_second,
-    }
-    return history, best, timing
+        with memory.told(memory.training(config)):
+            loss, ids, count = train_step(session, optimizer, batches, multiplier(step))
+        state.step += 1
+        state.unread.append((step, loss, ids))
+        state.tokens, state.examples = state.tokens + count, state.examples + len(ids)
+        state.train_seconds += time.perf_counter() - started
 
 
-def read_losses(unread: list[tuple[int, Tensor, list[str]]], optimizer: torch.optim.Optimizer) -> list[float]:
-    """Losses as floats. Raises UserError at the first that is not finite."""
-    losses = torch.stack([loss for _, loss, _ in unread]).tolist()
-    for (step, _, ids), loss in zip(unread, losses, strict=True):
+def read_losses(state: TrainState, optimizer: torch.optim.Optimizer | None) -> None:
+    """Takes the unread losses off the device. Raises UserError at the first that is not finite."""
+    if not state.unread:
+        return
+    losses = torch.stack([loss for _, loss, _ in state.unread]).tolist()
+    for (step, _, ids), loss in zip(state.unread, losses, strict=True):
         if not math.isfinite(loss):
             rates = ", ".join(f"{group['name']}: {group['initial_lr']:g}" for group in optimizer.param_groups)
             raise UserError(
                 f"the loss is {loss} at step {step + 1} (peak rates {rates}; examples {' '.join(ids)}): "
                 "lower the rates, or use --precision fp32"
             )
-    return losses
+    state.losses, state.unread = state.losses + losses, []

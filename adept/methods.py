@@ -24,18 +24,29 @@ class Method:
     apply: (model with every parameter frozen, tokenizer, config) -> what the loop trains, unfreezing what the method trains.
     lrs: fullmatch regex over parameter names -> RunConfig field with that group's peak rate; a partition of the trainables.
     uses: further RunConfig fields that the method reads; all other methods' fields are refused on the command line.
+    evaluation: RunConfig fields that change how a trained adapter is evaluated; None, in all of them, is as it was trained.
     virtual_prompt: the collator prepends cfg.prompt_len ids.
     """
 
     apply: Callable[[PreTrainedModel, PreTrainedTokenizerBase, RunConfig], nn.Module]
     lrs: Mapping[str, str]
     uses: tuple[str, ...] = ()
+    evaluation: tuple[str, ...] = ()
     virtual_prompt: bool = False
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """RunConfig fields that this method cannot do without."""
+        return (*self.uses, *dict.fromkeys(self.lrs.values()), *(("steps",) if self.lrs else ()))
 
     @property
     def fields(self) -> tuple[str, ...]:
         """All RunConfig fields that only some methods read, and this one does."""
-        return (*self.uses, *dict.fromkeys(self.lrs.values()), *(("steps",) if self.lrs else ()))
+        return (*self.required, *self.evaluation)
+
+    def rates(self, config: RunConfig) -> dict[str, str]:
+        """`lrs` of the parts that this run has: without prompt tokens there is no prompt to have a rate (Table 14)."""
+        return {pattern: field for pattern, field in self.lrs.items() if config.prompt_len or field != "prompt_lr"}
 
     def check(self, config: RunConfig) -> None:
         """Raises UserError where fields that are right alone contradict each other."""
@@ -43,6 +54,9 @@ class Method:
             raise UserError(
                 f"--prompt_len must be >= 1 for method '{config.method}': without a prompt nothing is left of it (only adept runs with 0)"
             )
+        for name in self.evaluation:
+            if getattr(config, name) is not None and (config.steps or config.init_from is None):
+                raise UserError(f"--{name} changes how a trained adapter is evaluated: it needs --init_from RUN_ID and --steps 0")
 
 
 # Prompt methods ---------------------------------------------------------------------------------------------------------
@@ -65,7 +79,7 @@ def prompted(make_offset: Callable | None = None, *, train_table: bool = False):
             case "random":
                 prompt = embedding.prompt_random(table, config.prompt_len)
         offset = make_offset(width, config).to(table.device) if make_offset else None
-        owner.set_input_embeddings(embedding.PromptedEmbedding(base, prompt, offset))
+        owner.set_input_embeddings(embedding.PromptedEmbedding(base, prompt, offset, use_offset=not config.without_offset))
         if train_table:
             table.requires_grad_(True)
         return model
@@ -82,7 +96,9 @@ def token_offset(width: int, config: RunConfig) -> nn.Module:
 def position_offset(width: int, config: RunConfig) -> nn.Module:
     from adept.embedding import PositionOffset
 
-    return PositionOffset(width, config.offset_len, config.rank, prompt_len=config.prompt_len, alpha=config.offset_alpha)
+    return PositionOffset(
+        width, config.offset_len, config.rank, prompt_len=config.prompt_len, alpha=config.offset_alpha, shift=config.offset_shift or 0
+    )
 
 
 def relu_offset(width: int, config: RunConfig) -> nn.Module:
@@ -132,19 +148,27 @@ METHODS: dict[str, Method] = {
         apply=prompted(position_offset),
         lrs=PROMPT_RATE | OFFSET_RATE,
         uses=(*PROMPT_FIELDS, "rank", "offset_len", "offset_alpha"),
+        evaluation=("offset_shift", "without_offset"),
         virtual_prompt=True,
     ),
     "adept": Method(
         apply=prompted(token_offset),
         lrs=PROMPT_RATE | OFFSET_RATE,
         uses=(*PROMPT_FIELDS, "bottleneck", "bottleneck_init", "bottleneck_dropout"),
+        evaluation=("without_offset",),
         virtual_prompt=True,
     ),
     # What the released code runs under the names of its baselines (discrepancies f-7 and f-8 of the protocol notes).
     "pt_table": Method(
         apply=prompted(train_table=True), lrs=PROMPT_RATE | {r"(?!.*\.prompt).*": "lr"}, uses=PROMPT_FIELDS, virtual_prompt=True
     ),
-    "dept_relu": Method(apply=prompted(relu_offset), lrs=PROMPT_RATE | OFFSET_RATE, uses=(*PROMPT_FIELDS, "rank"), virtual_prompt=True),
+    "dept_relu": Method(
+        apply=prompted(relu_offset),
+        lrs=PROMPT_RATE | OFFSET_RATE,
+        uses=(*PROMPT_FIELDS, "rank"),
+        evaluation=("without_offset",),
+        virtual_prompt=True,
+    ),
 }
 
 

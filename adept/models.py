@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from adept.config import RunConfig, UserError, first_line
 
@@ -22,17 +23,23 @@ ALIASES = {
 """The paper's models (Appendix C) on the hub. `smollm2-135m` comes from the package index (adept/bundled.py)."""
 
 BUNDLED = "smollm2-135m"
+TINY = ("tiny-t5", "tiny-llama", "tiny-codegen")
+"""Random models that adept/tiny.py makes."""
 
 DROPOUT_FIELDS = ("dropout_rate", "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop")
 """Names of dropout rates in the configs of T5, Llama-type and CodeGen-type models."""
 
 
 def locate(name: str) -> str:
-    """A local folder or a hub id. Fetches the bundled model on first use."""
+    """A local folder or a hub id. Fetches the bundled model, or makes a tiny one, on first use."""
     if name == BUNDLED:
         from adept.bundled import model_folder
 
         return str(model_folder())
+    if name in TINY:
+        from adept.tiny import model_folder
+
+        return str(model_folder(name))
     return ALIASES.get(name, name)
 
 
@@ -67,6 +74,31 @@ def load(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 def input_embedding_owner(model: PreTrainedModel):
     """The module whose input embedding the source passes through: T5's encoder, else the model."""
     return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+@torch.no_grad()
+def first_layer_attention(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """ids [B, T], no padding -> the model's own self-attention in the first layer that they pass through, [B, H, T, T]."""
+    source, implementation = input_embedding_owner(model), model.config._attn_implementation
+    extra = {} if model.config.is_encoder_decoder else {"use_cache": False, "logits_to_keep": 1}
+    model.set_attn_implementation("eager")  # the others do not keep their weights
+    try:
+        return source(input_ids=ids, output_attentions=True, **extra).attentions[0]
+    finally:
+        model.set_attn_implementation(implementation)
+
+
+def random_t5(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Writes a one-layer T5 with random weights and another model's tokenizer, to look at T5's attention where no T5 is at hand."""
+    import transformers
+
+    torch.manual_seed(0)
+    shape = transformers.T5Config(
+        vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=1, num_heads=4,
+        decoder_start_token_id=tokenizer.pad_token_id, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    transformers.T5ForConditionalGeneration(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def attention_projections(model: PreTrainedModel) -> list[str]:

@@ -18,8 +18,8 @@ from functools import cached_property
 from pathlib import Path
 
 from adept import results, significance
-from adept.config import ROOT, RunConfig, UserError, command_line, parse
-from adept.sweep import QUANTITY, Run, Table, load_table
+from adept.config import ROOT, RunConfig, UserError, parse
+from adept.sweep import QUANTITY, Run, Table, load_table, parser_of, tables_of
 from adept.tasks import task_of
 
 MISSING = "–"
@@ -226,7 +226,7 @@ def build(table: Table) -> View:
     by_cell: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         if run.shown:
-            for quantity in table.quantities:
+            for quantity in run.quantities:
                 metric = task_of(run.config).reported if quantity == "score" else quantity
                 key = table.key(table.rows, run.config, quantity), table.key(table.columns, run.config, quantity), metric
                 by_cell.setdefault(key, []).append(run)
@@ -250,8 +250,11 @@ def build(table: Table) -> View:
                 columns[name] = "mean"
     quoted: dict[str, dict[str, Published]] = {}
     for entry in published(table.name):
-        if not entry.row or entry.row not in cells:
+        if entry.row not in cells:
             quoted.setdefault(entry.method, {})[entry.column] = entry
+        elif entry.column not in cells[entry.row]:  # the paper has a task or method there that was not run (other columns of Table 15)
+            cells[entry.row][entry.column] = Cell(entry.row, entry.column, "", [], paper=entry)
+            columns.setdefault(entry.column, "")
     missing, pending = sum(run.record() is None for run in runs), sum(run.pending for run in runs)
     return View(table, cells, columns, quoted, missing, len(runs), pending)
 
@@ -292,7 +295,7 @@ def markdown(view: View) -> str:
         texts = [f"{number(by_column[column].value)} \\|" if column in by_column else MISSING for column in view.columns]
         if any(column in by_column for column in view.columns):
             lines.append(f"| *{escape(method)}* | {next(iter(by_column.values())).params} | " + " | ".join(texts) + " |")
-    lines += ["", legend(view)]
+    lines += ["", *legend(view)]
     lines += [table.note] if table.note else []
     lines += agreement(view)
     lines += [f"Note: {escape(note)}." for note in view.notes]
@@ -302,31 +305,30 @@ def markdown(view: View) -> str:
     return "\n".join(lines) + "\n"
 
 
-def legend(view: View) -> str:
-    text = "Test score in percent of the checkpoint that was best on validation: mean ± std (number of seeds)."
+def legend(view: View) -> list[str]:
+    """What a cell shows, how much chance does on small test sets, and how sure the differences from ADePT are."""
+    lines = ["Test score in percent of the checkpoint that was best on validation: mean ± std (number of seeds)."]
     if view.compared:
-        text = (
+        lines = [
             "Each cell: the paper \\| ours. Ours is the test score in percent of what was best on validation: mean ± std (number of seeds)."
+        ]
+    chance: dict[str, float] = {}
+    for cell in view.all_cells:
+        for record in cell.records if cell.small else []:
+            task = record["config"]["task"]
+            chance[task] = max(chance.get(task, 0), significance.noise(record))
+    if chance:
+        told = ", ".join(f"{points:.0f} ({task})" for task, points in chance.items())
+        lines.append(
+            f"† Fewer than {significance.SMALL_TEST} test rows: two single runs must differ by so many points to be told apart: {told}."
         )
-    if any(cell.small for cell in view.all_cells):
-        text += f" † fewer than {significance.SMALL_TEST} test rows: {noises(view)}."
     told = [
         f"{row} {column} {-test['difference']:+.1f} (95% {-test['high']:+.1f} to {-test['low']:+.1f}, p = {test['p']:.2g})"
         for (row, column), test in view.tests.items()
     ]
     if told:
-        text += " Against adept on the same test rows, by paired bootstrap: " + "; ".join(told) + "."
-    return text
-
-
-def noises(view: View) -> str:
-    """How large a difference chance makes on each small test set."""
-    found = {}
-    for cell in view.all_cells:
-        for record in cell.records if cell.small else []:
-            name = record["config"]["task"]
-            found[name] = max(found.get(name, 0), significance.noise(record))
-    return ", ".join(f"two single runs on {name} must differ by {points:.0f} points to be told apart" for name, points in found.items())
+        lines.append("Against adept on the same test rows, by paired bootstrap: " + "; ".join(told) + ".")
+    return lines
 
 
 def agreement(view: View) -> list[str]:
@@ -411,13 +413,38 @@ def publish(table: Table) -> str:
     return f"\n{text}\ntable:   {folder / table.name}.md, .csv{drawn}\nrecords: {folder.parent / 'runs'}/"
 
 
+OTHERS = ("quickstart", "first_results", "scoring")
+"""Tables that are not the paper's and stand behind its on the page."""
+
+
+def publish_all(tables: Sequence[Table]) -> str:
+    """Writes results/README.md and the page of all tables; returns where they are.
+
+    A table of which a profile has no record yet stands there as the paper has it.
+    """
+    from adept.page import write_page
+
+    views = []
+    for table in tables:
+        view = build(table)
+        empty = table.profile and not any(cell.records for cell in view.all_cells)
+        views.append(build(load_table(Path(table.path), {"results_dir": str(table.results_dir)})) if empty else view)
+    others = (build(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(tables[0].results_dir)})) for name in OTHERS)
+    views += [view for view in others if not view.missing]
+    folder = tables[0].results_dir
+    heading = (
+        "# Results\n\nEvery table of the paper with our runs beside it, made by `bash scripts/all_tables.sh`. As a page: index.html.\n"
+    )
+    results.write_atomically(folder / "README.md", "\n".join([heading, *(markdown(view) for view in views)]))
+    write_page(views, folder / "index.html")
+    return f"all tables: {folder / 'README.md'}, {folder / 'index.html'}"
+
+
 def main(arguments: list[str]) -> int:
-    parser = command_line(__doc__, config_file=False)
-    parser.add_argument("table", type=Path, help="configs/<table>.yaml")
-    parser.add_argument("--profile", help="configs/profiles/NAME.yaml")
     try:
-        overrides, rest = parse(parser, arguments)
-        print(publish(load_table(rest.table, overrides, getattr(rest, "profile", None))))
+        overrides, rest = parse(parser_of(__doc__), arguments)
+        tables = tables_of(rest, overrides)
+        print(publish_all(tables) if "all" in rest else publish(tables[0]))
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

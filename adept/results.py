@@ -1,22 +1,32 @@
-"""The run record: one JSON file a run, written once and atomically when the run is complete."""
+"""The run record: one JSON file a run, written once and atomically when the run is complete; who may do the run."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import functools
+import glob
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 
+from adept import files
 from adept.config import ROOT, UserError
+from adept.files import write_atomically
+from adept.track import say
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 if TYPE_CHECKING:
     from adept.data import Data, Example
@@ -31,7 +41,7 @@ def record_path(results_dir: str, run_id: str) -> Path:
 
 
 def run_folder(results_dir: str, run_id: str) -> Path:
-    """Beside the record: the adapter, predictions.jsonl, metrics.jsonl."""
+    """Beside the record: the adapter, predictions.jsonl, metrics.jsonl, and checkpoints while the run is not finished."""
     return Path(results_dir) / "runs" / run_id
 
 
@@ -51,19 +61,94 @@ def find(results_dir: str, run_id: str) -> dict | None:
     return record
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The whole file or none: a temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+# Claims -----------------------------------------------------------------------------------------------------------------
+
+
+class Claimed(UserError):
+    """Another process is at this run."""
+
+
+@contextlib.contextmanager
+def claim(results_dir: str, run_id: str) -> Iterator[None]:
+    """Only one process at a time does a run; a claim vanishes with its process.
+
+    Raises Claimed, which names the process, where another has it, and UserError where the folder cannot be written to: before an
+    hour of training, not after it. What a killed process left half written is removed.
+    """
+    path = lock_path(results_dir, run_id)
+    with files.told(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = locked(path, run_id)
+    with file:
         try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)  # temporary files are private; a record is for everyone
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+            with files.told(path.parent):
+                file.truncate(0)
+                file.write(f"{os.getpid()} {platform.node()}".encode())
+                for left in half_written(results_dir, run_id):
+                    left.unlink(missing_ok=True)
+            yield
+        finally:
+            if is_at(path, file):  # removed while it is still locked: who waits for it sees that it is no longer the one at `path`
+                path.unlink()
+
+
+def lock_path(results_dir: str, run_id: str) -> Path:
+    return Path(results_dir) / "runs" / f".{run_id}.lock"
+
+
+def locked(path: Path, run_id: str) -> BinaryIO:
+    """The file, locked by this process. Raises Claimed."""
+    while True:
+        file = open(path, "ab+", buffering=0)  # noqa: SIM115 - the claim closes it
+        try:
+            lock(file)
+        except BlockingIOError as error:
+            file.seek(0)
+            pid, _, host = file.read().decode(errors="replace").partition(" ")
+            file.close()
+            raise Claimed(f"run {run_id} is being done by process {pid or 'unknown'} on host {host or 'unknown'}") from error
+        except OSError as error:
+            say(f"{path.parent} has no file locks ({error.strerror or error}): take care that no other process does {run_id}")
+            return file
+        if is_at(path, file):
+            return file
+        file.close()  # its owner removed it after we had opened it
+
+
+def lock(file: BinaryIO) -> None:
+    """Raises BlockingIOError where another process has the lock, OSError where there are none."""
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, "no fcntl on this system")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def half_written(results_dir: str, run_id: str) -> list[Path]:
+    """Temporary files of a run, which a killed process leaves."""
+    record, folder = record_path(results_dir, run_id), run_folder(results_dir, run_id)
+    pattern = f".{glob.escape(record.name)}.*{files.TEMPORARY}"
+    return [*record.parent.glob(pattern), *folder.glob(f".*{files.TEMPORARY}")]
+
+
+def finished(results_dir: str, run_id: str) -> dict | None:
+    """find(), and removes what a process left that was killed between writing the record and tidying up."""
+    record = find(results_dir, run_id)
+    checkpoints = [*run_folder(results_dir, run_id).glob("checkpoint*.safetensors")]
+    if record is not None and (checkpoints or lock_path(results_dir, run_id).exists() or half_written(results_dir, run_id)):
+        # UserError: it is not ours to remove, or its process is just doing so.
+        with contextlib.suppress(UserError), claim(results_dir, run_id):
+            for path in checkpoints:
+                path.unlink(missing_ok=True)
+    return record
+
+
+# Writing ----------------------------------------------------------------------------------------------------------------
 
 
 def write(results_dir: str, record: dict) -> Path:
@@ -73,9 +158,12 @@ def write(results_dir: str, record: dict) -> Path:
 
 
 def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[str]) -> None:
-    """One line a test example: its id, the predicted string, the references."""
+    """One line a test example: its id, the predicted string, the references, and its question where that has several rows."""
     lines = [
-        json.dumps({"id": e.id, "prediction": p, "references": list(e.references)}, ensure_ascii=False)
+        json.dumps(
+            {"id": e.id, "prediction": p, "references": list(e.references)} | ({"group": e.group} if e.group != e.id else {}),
+            ensure_ascii=False,
+        )
         for e, p in zip(examples, predictions, strict=True)
     ]
     write_atomically(path, "\n".join(lines) + "\n")
@@ -166,7 +254,3 @@ def table_line(record: dict) -> str:
         f"{record['run_id']}  {record['trainable_params']:,} trained parameters{validation}  test: {scores('test')}"
         f"  best step {record['best_step']} of {record['config']['steps']}{notes}"
     )
-
-
-class Claimed(UserError):
-    """Another process is doing this run."""

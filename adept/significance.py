@@ -19,6 +19,9 @@ from adept.tasks import task_of
 SMALL_TEST = 300
 """Test sets below this many rows are marked: one standard error is 2.9 points of accuracy or more at 50% (RTE 139, CB 28, WSC 52)."""
 
+FEW_ROWS = 20
+"""Below this many test questions nothing is resampled."""
+
 MEANS_OF_ROWS = ("accuracy", "exact_match", "squad_f1")
 """Metrics that are the mean of a value per question, so that resampling needs no new scoring."""
 
@@ -88,12 +91,14 @@ def paired_bootstrap(
     """{"difference", "low", "high" in points, "p"}: ours minus theirs on the same test rows, averaged over the seeds of each.
 
     Questions are resampled with replacement (scipy.stats.bootstrap, percentile interval of 95%); p is two-sided, from the share of
-    resamples on the other side of zero. Raises ValueError where the two were not tested on the same rows.
+    resamples on the other side of zero. Raises ValueError where the two were not tested on the same rows, or on too few.
     """
     everyone = [*ours, *theirs]
     if any(one.keys != everyone[0].keys for one in everyone):
         raise ValueError("the two were tested on different rows")
     count = len(everyone[0].questions)
+    if count < FEW_ROWS:
+        raise ValueError(f"{count} questions are too few to resample")
     if metric in MEANS_OF_ROWS:
         table = np.array([[one.score(metric, [question]) for question in range(count)] for one in everyone])
         gain = table[: len(ours)].mean(0) - table[len(ours) :].mean(0)  # [Q]
@@ -108,7 +113,7 @@ def paired_bootstrap(
             scores = [one.score(metric, chosen.tolist()) for one in everyone]
             return np.mean(scores[: len(ours)]) - np.mean(scores[len(ours) :])
 
-        vectorized, resamples = False, min(resamples, 400)
+        vectorized, resamples = False, min(resamples, 200)  # every resample is scored anew
     numbers = np.arange(count)
     difference = float(statistic(numbers))
     done = stats.bootstrap(

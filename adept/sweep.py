@@ -11,14 +11,15 @@ grid             a list of entries; where a value is a list, every value is run.
   name, from     the entry starts from the best runs, by validation, of the entry so named, one for each of their cells and seeds:
                  it takes over their fields, their weights (--init_from), and trains no further unless it says `steps`
   show: false    its runs are not printed
-seeds            the grid is searched with the first; what validation chose for a cell runs again with the others
+  quantities     in place of the table's
+seeds            the grid is searched with the first; what validation chose for a cell runs again with the others (untrained runs do not)
 rows, columns    the fields (one or several) that the report lays out; "quantity" is what `quantities` lists
 quantities       what a cell prints: "score" (the task's reported metric), another metric's name, or one of adept/report.py
 means            {name: tasks}: a column with the mean over these tasks
 labels           {value: what is printed in its place}
 
-A profile (configs/profiles/NAME.yaml) shrinks a table: its `fields` override, its `models` stand in for others, of every searched list
-`search` values stay, and `labels` are added. A table says in its heading what was changed.
+A profile (configs/profiles/NAME.yaml) shrinks a table: its `fields` override, its `models` stand in for others, `search` configurations of
+a cell and as many seeds stay, and `labels` are added. A table says in its heading what was changed.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from pathlib import Path
 from typing import Any
 
 from adept import results
-from adept.config import FIELDS, ROOT, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
+from adept.config import FIELDS, ROOT, OneLineParser, RunConfig, UserError, command_line, nearest, parse, read_yaml, resolve
 from adept.launch import BUSY, Here, Launcher, Local, submit_to_slurm
 from adept.methods import find_method, method_specific_fields
+from adept.stop import told
 from adept.tasks import find_task, task_names, task_specific_fields
 
 KEYS = {
@@ -46,7 +48,7 @@ KEYS = {
     "quantities": list, "means": dict, "labels": dict,
 }  # fmt: skip
 PROFILE_KEYS = {"note": str, "fields": dict, "models": dict, "search": int, "labels": dict}
-ENTRY_KEYS = {"cases": list, "name": str, "from": str, "show": bool}
+ENTRY_KEYS = {"cases": list, "name": str, "from": str, "show": bool, "quantities": list}
 QUANTITY = "quantity"
 """The axis that is no RunConfig field: what of a record is printed."""
 
@@ -57,7 +59,7 @@ class Run:
 
     config: RunConfig
     flags: Mapping[str, Any]
-    entry: int
+    quantities: tuple[str, ...] = ("score",)
     shown: bool = True
     pending: bool = False
 
@@ -73,7 +75,7 @@ class Run:
 class Table:
     """A table's YAML file, its profile and overrides."""
 
-    name: str
+    path: str
     title: str
     note: str
     fields: Mapping[str, Any]
@@ -89,13 +91,17 @@ class Table:
     profile: str | None
 
     @property
+    def name(self) -> str:
+        return Path(self.path).stem
+
+    @property
     def results_dir(self) -> Path:
         return Path(self.overrides.get("results_dir", self.shrunk.get("fields", {}).get("results_dir", FIELDS["results_dir"].default)))
 
     def key(self, fields: tuple[str, ...], config: RunConfig, quantity: str = "") -> str:
         """The heading of the row or column that a run belongs to: its values of these fields, empty ones left out."""
         values = [quantity if name == QUANTITY else getattr(config, name) for name in fields]
-        return " ".join(self.labels.get(str(value), str(value)) for value in values if value is not None)
+        return " ".join(filter(None, (self.labels.get(str(value), str(value)) for value in values if value is not None)))
 
     def cell(self, run: Run) -> tuple[str, str]:
         return self.key(self.rows, run.config), self.key(self.columns, run.config)
@@ -103,10 +109,10 @@ class Table:
     def runs(self) -> list[Run]:
         """Every run as far as finished runs decide it now, one a run id, in the order of the file."""
         by_entry: list[list[Run]] = []
-        for number, entry in enumerate(self.grid):
+        for entry in self.grid:
             options = {name: entry[name] for name in ENTRY_KEYS if name in entry}
             fields = {name: value for name, value in entry.items() if name not in ENTRY_KEYS}
-            shown = options.get("show", True)
+            quantities, shown = tuple(options.get("quantities", self.quantities)), options.get("show", True)
             runs = []
             for case in options.get("cases", [{}]):
                 if "from" in options:
@@ -116,7 +122,7 @@ class Table:
                     seed = {"seed": self.seeds[0]} if self.seeds and "seed" not in fields else {}
                     flags = self._expand({**self.fields, **seed, **fields, **case}, self._given)
                     made = [(given, False) for given in flags]
-                runs += [Run(resolve(flags, source=self.name), flags, number, shown, pending) for flags, pending in made]
+                runs += [Run(resolve(flags, source=self.path), flags, quantities, shown, pending) for flags, pending in made]
             by_entry.append(runs + self._reseeded(runs, fields))
         unique: dict[tuple, Run] = {}
         for run in itertools.chain(*by_entry):
@@ -142,7 +148,7 @@ class Table:
         return {**self.shrunk.get("fields", {}), **self.overrides}
 
     def _expand(self, entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
-        runs = expand(entry, overrides, self.name)
+        runs = expand(entry, overrides, self.path)
         models = self.shrunk.get("models", {})
         return [{**flags, "model": models.get(model, model)} if (model := flags.get("model", FIELDS["model"].default)) in models else flags
                 for flags in runs]  # fmt: skip
@@ -153,14 +159,14 @@ class Table:
             return []
         cells: dict[tuple, list[Run]] = {}
         for run in runs:
-            if not run.pending and run.config.init_from is None:
+            if run.config.steps and run.config.init_from is None:
                 cells.setdefault(self.cell(run), []).append(run)
         again = []
         for group in cells.values():
             best, decided = best_run(group)
             for seed in self.seeds[1:]:
                 flags = {**best.flags, "seed": seed}
-                again.append(replace(best, config=resolve(flags, source=self.name), flags=flags, pending=not decided))
+                again.append(replace(best, config=resolve(flags, source=self.path), flags=flags, pending=not decided))
         return again
 
 
@@ -201,9 +207,10 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
     if shrunk:
         keep = {*rows, *columns}
         fields = shrink(fields, shrunk.get("search"), keep)
-        grid = [shrink(entry, shrunk.get("search"), keep) for entry in grid]
+        grid = [shrink(entry, shrunk.get("search"), keep if entry.get("show", True) else set()) for entry in grid]
+        seeds = seeds[: shrunk.get("search")]
     table = Table(
-        name=path.stem,
+        path=str(path),
         title=content["title"],
         note=" ".join(filter(None, (content["note"], shrunk.get("note")))),
         fields=fields,
@@ -220,11 +227,15 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
         shrunk=shrunk,
         profile=profile,
     )
-    runs = table.runs()
-    for name, value in overrides.items():
-        if not any(name in run.flags for run in runs):
-            raise UserError(f"--{name} {value} has no effect on any run of {path}")
     return table
+
+
+def check_overrides(tables: list[Table]) -> None:
+    """Raises UserError for a field of the command line that no run uses."""
+    used = {name for table in tables for run in table.runs() for name in run.flags}
+    for name, value in tables[0].overrides.items():
+        if name not in used:
+            raise UserError(f"--{name} {value} has no effect on any run of {', '.join(table.path for table in tables)}")
 
 
 def read_profile(name: str) -> dict:
@@ -257,13 +268,14 @@ def check_entry(entry: Any, grid: list, path: Path) -> None:
 
 
 def shrink(fields: Mapping[str, Any], search: int | None, keep: set[str]) -> dict[str, Any]:
-    """Of every list that is searched, and of `cases`, the first `search` values; axes of the table keep all theirs."""
-
-    def cut(name: str, value: Any) -> Any:
-        searched = isinstance(value, list) and name not in keep and not (name == "cases" and any(keep & case.keys() for case in value))
-        return value[:search] if searched else value
-
-    return {name: cut(name, value) for name, value in fields.items()}
+    """Of `cases`, or of the first list that is searched, the first `search` values, of other lists one; axes (`keep`) keep all theirs."""
+    shrunk: dict[str, Any] = {}
+    for name, value in sorted(fields.items(), key=lambda item: item[0] != "cases"):
+        axis = name in keep or (name == "cases" and any(keep & case.keys() for case in value))
+        shrunk[name] = value
+        if isinstance(value, list) and not axis and name != "quantities":
+            shrunk[name], search = value[:search], 1
+    return shrunk
 
 
 def command(flags: Mapping[str, Any]) -> str:
@@ -307,8 +319,9 @@ class Progress:
     seconds: list[float] = field(default_factory=list)
     failures: dict[str, list[str]] = field(default_factory=dict)  # run id -> last line of each attempt
 
-    def failed(self) -> list[str]:
-        return [run_id for run_id, lines in self.failures.items() if len(lines) >= ATTEMPTS]
+    def failed(self) -> dict[str, str]:
+        """{run id: the last attempt's line} of the runs that are given up."""
+        return {run_id: lines[-1] for run_id, lines in self.failures.items() if len(lines) >= ATTEMPTS}
 
     def line(self, running: int, left: int, slots: int) -> str:
         ahead = ""
@@ -355,7 +368,7 @@ def carry_out(table: Table, launcher: Launcher) -> Progress:
                 progress.seconds.append(seconds)
                 record = results.find(str(table.results_dir), run_id)
                 print(results.table_line(record), flush=True)
-            elif outcome is BUSY:
+            elif outcome == BUSY:
                 elsewhere[run_id] = time.monotonic() + POLL_SECONDS
                 continue
             else:
@@ -383,13 +396,13 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def dry_run(table: Table) -> int:
+def dry_run(tables: list[Table]) -> int:
     """Prints the command of every run, and on stderr their number and the GPU hours they would take."""
-    runs = table.runs()
-    for run in runs:
+    runs = {(run.id, run.pending): run for table in tables for run in table.runs()}
+    for run in runs.values():
         chosen = "  # start or configuration chosen by validation when the runs before are done" if run.pending else ""
         print(command(run.flags) + chosen)
-    print(f"{len(runs)} runs, {estimate(runs)}", file=sys.stderr)
+    print(f"{len(runs)} runs, {estimate(list(runs.values()))}", file=sys.stderr)
     return 0
 
 
@@ -417,10 +430,27 @@ def estimate(runs: list[Run]) -> str:
     return basis + (f"; {unknown} runs of other models are not counted" if unknown else "")
 
 
-def main(arguments: list[str]) -> int:
-    parser = command_line(__doc__, config_file=False)
-    parser.add_argument("table", type=Path, help="configs/<table>.yaml")
+def parser_of(description: str) -> OneLineParser:
+    """The words that sweep and report share."""
+    parser = command_line(description, config_file=False)
+    parser.add_argument("table", type=Path, nargs="?", help="configs/<table>.yaml")
+    parser.add_argument("--all", action="store_true", help="the paper's 15 tables in place of one")
     parser.add_argument("--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)")
+    return parser
+
+
+def tables_of(rest: argparse.Namespace, overrides: Mapping[str, Any]) -> list[Table]:
+    """The tables that the command line names. Raises UserError where it names none, or a field that no run of theirs uses."""
+    if ("table" in rest and rest.table is not None) == ("all" in rest):
+        raise UserError("name a table, such as configs/table12.yaml, or give --all")
+    paths = [ROOT / "configs" / f"table{number}.yaml" for number in range(1, 16)] if "all" in rest else [rest.table]
+    tables = [load_table(path, overrides, getattr(rest, "profile", None)) for path in paths]
+    check_overrides(tables)
+    return tables
+
+
+def main(arguments: list[str]) -> int:
+    parser = parser_of(__doc__)
     parser.add_argument("--dry_run", action="store_true", help="print the commands, their number and the GPU hours")
     parser.add_argument("--launch", choices=("here", "local", "ray", "slurm"), help="in this process, in processes, on a cluster")
     parser.add_argument("--workers", type=int, help="local: processes (one a GPU); slurm: elements of the array (8)")
@@ -430,35 +460,44 @@ def main(arguments: list[str]) -> int:
     launcher = None
     try:
         overrides, rest = parse(parser, arguments)
-        table = load_table(rest.table, overrides, getattr(rest, "profile", None))
+        tables = tables_of(rest, overrides)
         if "dry_run" in rest:
-            return dry_run(table)
+            return dry_run(tables)
         if getattr(rest, "launch", None) == "slurm":
-            given = [str(rest.table), *(word for name, value in overrides.items() for word in (f"--{name}", str(value)))]
-            given += ["--profile", table.profile] if table.profile else []
-            print(
-                submit_to_slurm(
-                    table.name, given, getattr(rest, "workers", 8), getattr(rest, "slurm_options", ""), table.results_dir / "slurm"
-                )
-            )
+            name, folder = "all_tables" if len(tables) > 1 else tables[0].name, tables[0].results_dir / "slurm"
+            words = without(arguments, ("--launch", "--workers", "--slurm_options"))
+            print(submit_to_slurm(name, words, getattr(rest, "workers", 8), getattr(rest, "slurm_options", ""), folder))
             return 0
-        launcher = launcher_of(rest)
-        progress = carry_out(table, launcher)
-        for run_id in progress.failed():
-            print(f"failed: {run_id}: {progress.failures[run_id][-1]}", file=sys.stderr)
-        from adept.report import publish
+        from adept.report import publish, publish_all
 
-        print(publish(table))
-        return 2 if progress.failed() else 0
+        launcher = launcher_of(rest)
+        failures: dict[str, str] = {}
+        for table in tables:
+            failures |= carry_out(table, launcher).failed()
+            print(publish(table), flush=True)
+        if "all" in rest:
+            print(publish_all(tables))
+        for run_id, line in failures.items():
+            print(f"error: {run_id} failed: {line}", file=sys.stderr)
+        return 2 if failures else 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: finished runs are recorded, the same command goes on from there", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return told(stop)
     finally:
         if launcher is not None:
             launcher.close()
+
+
+def without(arguments: list[str], flags: tuple[str, ...]) -> list[str]:
+    """The command line without these flags and their values."""
+    kept, skip = [], False
+    for word in arguments:
+        if not skip and word.split("=")[0] not in flags:
+            kept.append(word)
+        skip = word in flags
+    return kept
 
 
 if __name__ == "__main__":

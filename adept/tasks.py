@@ -70,6 +70,9 @@ class Task:
         """Raises UserError where the run's way of scoring is not for this task."""
         if self.words is None and (config.scoring == "likelihood" or config.compare_scoring):
             raise UserError(f"--scoring likelihood needs a task with labels; '{self.name}' has free targets: --scoring generate")
+
+    def permit(self, config: RunConfig) -> None:
+        """Raises UserError where scoring would run programs that nobody permitted."""
         if self.runs_code and not config.allow_code_execution:
             raise UserError(
                 f"task '{self.name}' is scored by running programs that a model wrote: add --allow_code_execution to permit it "

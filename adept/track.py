@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from adept import files
 from adept.config import RunConfig, UserError, model_label
 
 if TYPE_CHECKING:
     from adept.loop import Session
+
+
+def say(text: str) -> None:
+    """One line for whoever watches, above the progress bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
 
 
 class NoMirror:
@@ -28,7 +34,7 @@ class NoMirror:
 
 class WandbMirror:
     """Mirrors a run to wandb. Runs of one task and model share a group; method, protocol and task are tags, so that
-    methods can be compared by grouping. WANDB_MODE=offline needs no account."""
+    methods can be compared by grouping. WANDB_MODE=offline needs no account. A run that goes on is the same one there."""
 
     def __init__(self, config: RunConfig, folder: Path, session: Session):
         try:
@@ -42,6 +48,8 @@ class WandbMirror:
                 project=config.wandb_project,
                 group=config.wandb_group or f"{config.task}-{model_label(config.model)}",
                 name=config.run_id,
+                id=config.run_id,
+                resume="allow",
                 job_type=config.method,
                 tags=[config.task, config.method, model_label(config.model), config.protocol],
                 config={**dataclasses.asdict(config), "run_id": config.run_id, "trainable_params": trained, "total_params": total},
@@ -66,13 +74,17 @@ class WandbMirror:
 class Tracker:
     """One run's display. As a context manager it closes bar, file and mirror, also when the run fails."""
 
-    def __init__(self, config: RunConfig, folder: Path, groups: dict[str, dict], mirror):
+    def __init__(self, config: RunConfig, folder: Path, groups: dict[str, dict], mirror, start: int = 0):
+        """start: the steps that are done already. Lines are added to the metrics.jsonl that is there."""
         self.select_on, self.mirror = config.select_on, mirror
         self.short = {name: "offset_lr" if "offset" in name else "prompt_lr" if name.endswith("prompt") else "lr" for name in groups}
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file = open(folder / "metrics.jsonl", "w", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by __exit__
+        with files.told(folder / "metrics.jsonl"):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = open(folder / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         interval = 0.5 if sys.stderr.isatty() else 60.0  # a log file needs no animation
-        self.bar = tqdm(total=config.steps, desc=f"{config.task} {config.method}", unit="step", dynamic_ncols=True, mininterval=interval)
+        self.bar = tqdm(
+            total=config.steps, initial=start, desc=f"{config.task} {config.method}", unit="step", dynamic_ncols=True, mininterval=interval
+        )
         self.shown: dict[str, str] = {}
 
     def __enter__(self):
@@ -84,7 +96,8 @@ class Tracker:
         self.mirror.close(failed=kind is not None)
 
     def line(self, step: int, values: dict) -> None:
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        with files.told(Path(self.file.name)):
+            self.file.write(json.dumps({"step": step, **values}).encode() + b"\n")
         self.mirror.log(values, step)
 
     def step(self, step: int, loss: float, rates: dict[str, float]) -> None:
@@ -114,7 +127,8 @@ class Tracker:
         self.mirror.summarise({"best_step": best["step"], **values})
 
 
-def make_tracker(config: RunConfig, folder: Path, groups: dict[str, dict], session: Session) -> Tracker:
-    folder.mkdir(parents=True, exist_ok=True)
+def make_tracker(config: RunConfig, folder: Path, groups: dict[str, dict], session: Session, start: int = 0) -> Tracker:
+    with files.told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     mirror = WandbMirror(config, folder, session) if config.track == "wandb" else NoMirror()
-    return Tracker(config, folder, groups, mirror)
+    return Tracker(config, folder, groups, mirror, start)

@@ -1,78 +1,18 @@
 """Tiny random models of the three families, saved as ordinary folders, and local data made from data/fixtures."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from adept.config import resolve
-from adept.tasks import TASKS, Split
+from adept.tiny import fixture_rows, make_model, make_tokenizer, write_rows  # noqa: F401 - tests import them from here
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 FAMILIES = ("t5", "llama", "codegen")
 
-torch.set_num_threads(2)
-
-
-def fixture_rows(task: str) -> list[dict]:
-    return [json.loads(line) for line in (ROOT / "data" / "fixtures" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def make_tokenizer(folder: Path, *, appends_eos: bool):
-    """A byte-level BPE of 320 tokens, trained on the fixtures."""
-    import tokenizers
-    import transformers
-
-    texts = [
-        str(value)
-        for path in sorted((ROOT / "data" / "fixtures").glob("*.jsonl"))
-        for row in fixture_rows(path.stem)
-        for value in row.values()
-    ]
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    special = ["<pad>", "</s>"]
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=320, special_tokens=special, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    backend.train_from_iterator(texts, trainer)
-    if appends_eos:
-        backend.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>")
-    tokenizer.save_pretrained(folder)
-    return tokenizer
-
-
-def make_model(family: str):
-    import transformers
-
-    torch.manual_seed(0)
-    match family:
-        case "t5":
-            return transformers.T5ForConditionalGeneration(
-                transformers.T5Config(
-                    vocab_size=328, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.1,
-                    decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, initializer_factor=1.0,
-                )
-            )  # fmt: skip
-        case "llama":
-            return transformers.LlamaForCausalLM(
-                transformers.LlamaConfig(
-                    vocab_size=328, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                    max_position_embeddings=512, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-                    initializer_range=0.3,
-                )
-            )  # fmt: skip
-        case "codegen":
-            return transformers.CodeGenForCausalLM(
-                transformers.CodeGenConfig(
-                    vocab_size=328, n_embd=32, n_layer=2, n_head=4, rotary_dim=4, n_positions=512, n_ctx=512,
-                    pad_token_id=0, eos_token_id=1, bos_token_id=1, initializer_range=0.3,
-                )
-            )  # fmt: skip
+torch.set_num_threads(1)  # tiny models gain nothing from a second one, and lose tenfold where the cores are shared
 
 
 @pytest.fixture(scope="session")
@@ -91,13 +31,7 @@ def model_folders(tmp_path_factory) -> dict[str, str]:
 def data_dir(tmp_path_factory) -> str:
     """Every task's fixture rows, repeated to 24 a split, as DIR/<task>/<split>.jsonl."""
     folder = tmp_path_factory.mktemp("data")
-    for path in sorted((ROOT / "data" / "fixtures").glob("*.jsonl")):
-        rows = fixture_rows(path.stem)
-        (folder / path.stem).mkdir()
-        for split in TASKS[path.stem].splits:
-            count = 1040 if TASKS[path.stem].split is Split.CARVE_1000 and split == "train" else 24  # 1,000 rows are set aside
-            lines = [json.dumps(rows[i % len(rows)]) + "\n" for i in range(count)]
-            (folder / path.stem / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_rows(folder)
     return str(folder)
 
 

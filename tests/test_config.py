@@ -107,7 +107,7 @@ def test_mbpp_has_the_papers_shapes(method, model, shape, params):
 def test_fields_of_other_methods_are_none_and_no_other_is(method):
     config = resolve({"task": "rte", "method": method})
     unset = {name for name in METHOD_FIELDS if getattr(config, name) in (None, 0) and name not in ("bottleneck_dropout", "offset_alpha")}
-    assert unset == set(METHOD_FIELDS) - set(METHODS[method].fields) - {"bottleneck_dropout", "offset_alpha"}
+    assert unset == set(METHOD_FIELDS) - set(METHODS[method].required) - {"bottleneck_dropout", "offset_alpha"}
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(30_000, 500), (5000, 500), (4990, 499), (60, 6), (4, 0)])
@@ -179,11 +179,11 @@ OTHER = {
     "few_shot_rule": "released", "max_new_tokens": 3, "stsb_rounding": 0.1, "qa_references": "first", "pad_punctuation": False,
     "cut_references": True, "squad_target": "printed", "record_scoring": "row", "winogrande_options": "first_twice",
     "scitail_test": "hub", "mbpp_prompt": "original", "mbpp_cleanup": "lines", "temperature": 0, "top_p": 0.9, "samples": 2,
-    "compare_scoring": True, "allow_code_execution": True,
+    "offset_shift": 50, "without_offset": True, "measure_offsets": True, "compare_scoring": True, "allow_code_execution": True,
     "split_seed": 43, "few_shot": 16, "group_by_length": False, "eval_every": 999,
     "eval_rows": 99, "scoring": "likelihood", "select_on": "f1",
     "data_dir": "elsewhere", "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
-    "wandb_project": "mine", "wandb_group": "mine",
+    "wandb_project": "mine", "wandb_group": "mine", "save_every": 9,
 }  # fmt: skip
 
 
@@ -194,6 +194,8 @@ def run_ids(field: str) -> tuple[str, str]:
     flags = {"task": task, "method": method, "allow_code_execution": TASKS[task].runs_code}
     if field == "few_shot_rule":
         flags["few_shot"] = 16
+    if field in METHODS[method].evaluation:
+        flags |= {"steps": 0, "init_from": "results/runs/x"}
     return resolve(flags).run_id, resolve({**flags, field: OTHER[field]}).run_id
 
 

@@ -1,5 +1,6 @@
 """What README promises is true, and the design's rules hold in the sources."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -8,13 +9,15 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from adept import analysis
 from adept.config import command_line, parse, resolve
-from adept.report import markdown
+from adept.report import View, build, markdown, table_csv
 from adept.sweep import load_table
 from adept.tasks import overview, protocols
 
 SOURCES = sorted([*(ROOT / "adept").glob("*.py"), ROOT / "train.py"])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+THEORY = ROOT / "results" / "tables" / "theory.json"
 
 
 def tracked() -> list[Path]:
@@ -25,17 +28,34 @@ def tracked() -> list[Path]:
 @pytest.mark.parametrize("table", ["quickstart", "first_results", "scoring"])
 def test_readme_tables_are_made_from_the_run_records(table):
     block = re.search(rf"<!-- table: {table} -->\n(.*?)<!-- end -->", README, re.DOTALL).group(1)
-    expected = markdown(load_table(ROOT / "configs" / f"{table}.yaml", {"results_dir": str(ROOT / "results")}))
+    expected = markdown(committed(table))
     assert "missing" not in expected
     assert block == expected, f"run: python -m adept.report configs/{table}.yaml and put results/tables/{table}.md into README.md"
 
 
+def committed(name: str) -> View:
+    """A table as it is committed: the paper's are of the laptop profile."""
+    profile = "laptop" if name.startswith("table") else None
+    return build(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(ROOT / "results")}, profile))
+
+
 def test_committed_tables_are_made_from_the_run_records():
-    for path in sorted((ROOT / "results" / "tables").glob("*.md")):
-        table = load_table(ROOT / "configs" / f"{path.stem}.yaml", {"results_dir": str(ROOT / "results")})
-        assert path.read_text(encoding="utf-8") == markdown(table), f"run: python -m adept.report configs/{path.stem}.yaml"
-        for config in table.configs:
-            assert (ROOT / "results" / "runs" / config.run_id / "predictions.jsonl").is_file()
+    for path in sorted({*(ROOT / "results" / "tables").glob("*.md")} - {THEORY.with_suffix(".md")}):
+        view = committed(path.stem)
+        assert path.read_text(encoding="utf-8") == markdown(view), f"run: python -m adept.report configs/{path.stem}.yaml"
+        assert path.with_suffix(".csv").read_text(encoding="utf-8") == table_csv(view)
+        for record in (record for cell in view.all_cells for record in cell.records):
+            assert (ROOT / "results" / "runs" / record["run_id"] / "predictions.jsonl").is_file()
+
+
+def test_table_of_the_theory_is_made_from_its_measures():
+    made = analysis.markdown(json.loads(THEORY.read_text(encoding="utf-8")))
+    block = re.search(r"<!-- table: theory -->\n(.*?)<!-- end -->", README, re.DOTALL).group(1)
+    assert block == made == THEORY.with_suffix(".md").read_text(encoding="utf-8"), (
+        "run: python -m adept.analysis, and put it into README.md"
+    )
+    for row in json.loads(THEORY.read_text(encoding="utf-8"))["rows"]:
+        assert row["from"] in (None, "random") or (ROOT / "results" / "runs" / row["from"] / "adapter.safetensors").is_file()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +69,8 @@ def test_task_tables_are_made_from_the_task_rows(file, table, made):
 
 def test_readme_tree_names_every_module_config_and_script():
     for path in [*SOURCES, *(ROOT / "configs").glob("*.yaml"), *(ROOT / "scripts").glob("*.sh")]:
-        assert path.name in README or path.name == "__init__.py", path
+        name = re.sub(r"^table\d+\.", "table15.", path.name)  # README: table1 ... table15
+        assert name in README or path.name == "__init__.py", path
 
 
 def test_readme_commands_resolve():

@@ -287,3 +287,10 @@ def test_free_text_is_generated_as_long_as_the_released_code_lets_it(make_config
     labelled = loop.open_session(make_config(task="cb"))
     assert loop.max_new_tokens(labelled) == labelled.codec.max_target_len + 1 == 3
     assert loop.max_new_tokens(loop.open_session(make_config(task="cb", max_new_tokens=7))) == 7
+
+
+def test_the_network_alone_trains_without_a_prompt(make_config):
+    """Table 14: no prompt tokens, so no prompt to have a rate."""
+    record = loop.run(make_config("t5", "adept", prompt_len=0))
+    assert set(record["param_groups"]) == {pattern for pattern, field in METHODS["adept"].lrs.items() if field == "offset_lr"}
+    assert record["trainable_params"] == 2 * 32 * 3 + 3 + 32
