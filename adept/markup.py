@@ -28,7 +28,8 @@ def join(*parts: Any, between: str = "") -> Markup:
 
 
 def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
-    """<name attributes>children</name>. `class_` is class and `data_runs` is data-runs; None and False leave an attribute out, True has no value."""
+    """<name attributes>children</name>. `class_` is class and `data_runs` is data-runs; None or False leaves an attribute out, True gives
+    it no value."""
     written = ""
     for key, value in attributes.items():
         if value is None or value is False:

@@ -104,7 +104,8 @@ for (const table of all("section.table > .scroll > table")) {
 /* Records ------------------------------------------------------------------------------------------------------------ */
 
 const dialog = one("#record");
-const digits = (value, most = 6) => typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: most }).replace("-", "−") : String(value);
+const digits = (value, most = 6) => typeof value !== "number" ? String(value)
+  : value && Math.abs(value) < 1e-3 ? String(Number(value.toPrecision(most)).toExponential()) : value.toLocaleString("en", { maximumSignificantDigits: most }).replace("-", "−");
 const score = (value) => (typeof value === "number" ? value.toFixed(1).replace("-", "−") : "–");
 const scores = (found) => Object.entries(found ?? {}).map(([metric, value]) => `${score(value)} ${metric}`);
 const duration = (seconds) => seconds < 100 ? `${digits(seconds, 3)} s` : seconds < 6000 ? `${(seconds / 60).toFixed(0)} min` : `${(seconds / 3600).toFixed(1)} h`;
@@ -182,7 +183,9 @@ function record(run) {
     ])));
   }
   const measured = { ...timing, "peak memory": run.peak_memory_bytes ? `${(run.peak_memory_bytes / 2 ** 30).toFixed(1)} GiB` : undefined };
-  for (const name of Object.keys(measured)) if (name.endsWith("_seconds") && typeof measured[name] === "number") measured[name] = duration(measured[name]);
+  for (const [name, value] of Object.entries(measured)) {
+    if (typeof value === "number") measured[name] = name.endsWith("_seconds") ? duration(value) : digits(value, 4);
+  }
   const extra = [["scoring agreement", run.scoring_agreement], ["offsets", run.offsets]].filter(([, value]) => value).map(([name, value]) => [name, said(value)]);
   const [spent, from] = [pairs(Object.entries(measured)), pairs([...Object.entries(provenance).map(([name, value]) => [name, name === "dirty" ? (value ? "yes" : "no") : value && said(value)]), ...extra])];
   if (spent.children.length) shown.push(make("h3", {}, "Time and memory"), spent);

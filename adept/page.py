@@ -27,7 +27,7 @@ from adept.config import FIELDS, model_label
 from adept.markup import Markup, join, tag
 from adept.methods import METHODS
 from adept.plot import Mark, chart, legend
-from adept.report import MISSING, QUANTITIES, Cell, Published, View, agreement, noises
+from adept.report import MISSING, QUANTITIES, Cell, Published, View, agreement
 from adept.sweep import QUANTITY
 
 PREDICTIONS, ALL_PREDICTIONS = 30, 9000
@@ -53,6 +53,9 @@ GRADES = ((5, 3), (2, 2), (0.5, 1))
 """(points of difference from which on, depth of the colour)."""
 
 SIGNIFICANT = 0.05
+
+QUOTED = -1
+"""The number of the series of what only the paper has: grey circles."""
 
 
 # Facts and runs ---------------------------------------------------------------------------------------------------------
@@ -206,7 +209,7 @@ def html(views: Sequence[View], folder: Path | None = None) -> str:
         contents=tag(
             "ul", *(contents(view, name) for view, name in zip(views, names, strict=True)), tag("li", tag("a", "All runs", href="#runs"))
         ),
-        choices=choices(views),
+        choices=join(choices(views)),
         sections=join(*(section(view, name, runs) for view, name in zip(views, names, strict=True))),
         runs=run_list(runs),
         data=script_json(embedded(runs)),
@@ -237,8 +240,8 @@ def head(views: Sequence[View], runs: Runs) -> Markup:
     return join(
         tag(
             "p",
-            "Prompt tuning with adaptive decomposed prompts, trained again beside the methods it was compared with. Each number of ours is the test "
-            "score of what validation chose, comes from a run record, and opens it.",
+            "Prompt tuning with adaptive decomposed prompts, trained again beside the methods it was compared with. Each number of ours is "
+            "the test score of what validation chose, comes from a run record, and opens it.",
             waiting,
             class_="lead",
         ),
@@ -252,17 +255,15 @@ def head(views: Sequence[View], runs: Runs) -> Markup:
 def scale(views: Sequence[View]) -> Markup:
     """How a cell is read."""
     compared = any(view.compared for view in views)
-    steps = ["down3", "down2", "down1", "even", "up1", "up2", "up3"]
-    words = ["−5 and less", "−2", "−0.5", "0", "+0.5", "+2", "+5 and more"]
-    return tag(
-        "p",
-        "A cell: mean ± standard deviation (number of seeds)",
-        (", below it the paper's number and our difference to it in points ",
-         tag("span", *(tag("span", word, class_=step) for step, word in zip(steps, words, strict=True)), class_="scale")) if compared else None,
-        f", and Δ, the difference to ADePT in that column, with its p-value by paired bootstrap over test rows, bold below {SIGNIFICANT}.",
-        f" † fewer than {significance.SMALL_TEST} test rows. {MISSING} no run yet.",
-        class_="told",
-    )  # fmt: skip
+    text = (
+        "A cell: mean ± standard deviation (number of seeds)"
+        + ("; below it the paper's number and our difference to it in points" if compared else "")
+        + f"; Δ, the difference to ADePT in that column, and its p-value by paired bootstrap over test rows, bold below {SIGNIFICANT}."
+        + f" † fewer than {significance.SMALL_TEST} test rows. {MISSING} no run yet."
+    )
+    words = {"down3": "−5 and less", "down2": "−2", "down1": "−0.5", "even": "0", "up1": "+0.5", "up2": "+2", "up3": "+5 and more"}
+    colours = tag("span", *(tag("span", word, class_=step) for step, word in words.items()), class_="scale")
+    return tag("p", text, colours if compared else None, class_="told")
 
 
 def origins(records: Sequence[dict]) -> Markup | None:
@@ -297,17 +298,16 @@ def contents(view: View, name: str) -> Markup:
     )
 
 
-def choices(views: Sequence[View]) -> Markup:
+def choices(views: Sequence[View]) -> Iterator[Markup]:
     """A menu for each of FACTS, with the values of all planned runs."""
     found: dict[str, dict[str, None]] = {name: {} for name in FACTS}
     for view in views:
         for name in FACTS:
             found[name] |= dict.fromkeys(facts(view.all_cells, [name]).get(f"data_{name}", "").strip("|").split("|"))
-    return join(
-        tag("label", name.capitalize(), tag("select", tag("option", "all", value=""), *(tag("option", value) for value in sorted(values) if value),
-                                            name=name))
-        for name, values in found.items() if len(values.keys() - {""}) > 1
-    )  # fmt: skip
+    for name, values in found.items():
+        options = [tag("option", "all", value=""), *(tag("option", value) for value in sorted(values) if value)]
+        if len(options) > 2:
+            yield tag("label", name.capitalize(), tag("select", *options, name=name))
 
 
 # A table ----------------------------------------------------------------------------------------------------------------
@@ -341,29 +341,37 @@ def changed(view: View) -> Markup | None:
     if not (view.table.profile or view.changed):
         return None
     profile = f"Profile {view.table.profile}. " if view.table.profile else ""
-    fields = (tag("code", f"{name} = {value}") for name, value in view.changed.items())
-    return tag("p", tag("strong", "Not as the table stands. "), profile, "Changed for all runs: " if view.changed else "", join(*fields, between=" "),
-               class_="changed")  # fmt: skip
+    fields = join(*(tag("code", f"{name} = {value}") for name, value in view.changed.items()), between=" ")
+    told = ("Changed for all runs: ", fields) if view.changed else None
+    return tag("p", tag("strong", "Not as the table stands. "), profile, told, class_="changed")
+
+
+def named(view: View, column: str) -> str:
+    """The column with its field's name where its values are bare numbers."""
+    fields = [name for name in view.table.columns if name not in (*FACTS, QUANTITY)]
+    return f"{' '.join(fields)} {column}" if fields and re.fullmatch(r"[\d.e+-]+", column) else column
 
 
 def grid(view: View, runs: Runs) -> Markup:
     """The table: a row's parameters, its cells, and below it what the paper quotes and nobody ran here."""
     axis = " ".join(name for name in view.table.rows if name != QUANTITY)
     heading = [
-        tag("th", column, tag("small", metric) if metric and metric not in column else None, scope="col", **column_facts(view, column))
+        tag(
+            "th",
+            named(view, column),
+            tag("small", metric) if metric and metric not in column else None,
+            scope="col",
+            **column_facts(view, column),
+        )
         for column, metric in view.columns.items()
     ]
     top = tag("tr", tag("th", axis, scope="col"), tag("th", "trained parameters", scope="col"), *heading)
     rows = []
     for row, by_column in view.cells.items():
         counts = sorted({record["trainable_params"] for cell in by_column.values() for record in behind(view, cell)})
-        rows.append(tag(
-            "tr",
-            tag("th", row, scope="row"),
-            tag("td", " / ".join(f"{count:,}" for count in counts) or MISSING, data_value=counts[0] if counts else None),
-            *(cell_of(view, by_column[column], metric, runs) if column in by_column else tag("td") for column, metric in view.columns.items()),
-            **row_facts(view, row),
-        ))  # fmt: skip
+        trained = tag("td", " / ".join(f"{count:,}" for count in counts) or MISSING, data_value=counts[0] if counts else None)
+        cells = (cell_of(view, by_column[name], metric, runs) if name in by_column else tag("td") for name, metric in view.columns.items())
+        rows.append(tag("tr", tag("th", row, scope="row"), trained, *cells, **row_facts(view, row)))
     quoted = [
         tag(
             "tr",
@@ -428,9 +436,14 @@ def small(cell: Cell) -> bool:
 
 
 def footnotes(view: View) -> list[str]:
-    lines = []
-    if any(small(cell) for cell in view.all_cells):
-        lines.append(f"† fewer than {significance.SMALL_TEST} test rows: {noises(view)}.")
+    lines, chances = [], {}
+    for cell in view.all_cells:
+        for record in cell.records if small(cell) else []:
+            task = record["config"].get("task", MISSING)
+            chances[task] = max(chances.get(task, 0), significance.noise(record))
+    if chances:
+        told = ", ".join(f"{points:.0f} points on {task}" for task, points in chances.items())
+        lines.append(f"† fewer than {significance.SMALL_TEST} test rows; to be told apart, two single runs must differ by {told}.")
     return lines + agreement(view) + [f"{note}." for note in view.notes]
 
 
@@ -471,8 +484,9 @@ def small_table(heading: Sequence[str], rows: Sequence[Markup], name: str) -> Ma
 
 @dataclass
 class Panel:
-    """One small chart: cells of the same task beside each other. series: {name: cell}."""
+    """One small chart: cells of the same task beside each other. key: the column's or row's name; series: {name: cell}."""
 
+    key: str
     name: str
     metric: str
     series: dict[str, Cell]
@@ -482,29 +496,35 @@ class Panel:
 def panels(view: View) -> list[Panel]:
     """A panel for each column, or for each row where rows are tasks."""
     if "task" in view.table.rows:
-        made = [Panel(row, next(iter(by_column.values())).metric, by_column, row_facts(view, row)) for row, by_column in view.cells.items()]
+        made = []
+        for row, by_column in view.cells.items():
+            metric = next((cell.metric for cell in by_column.values() if cell.metric), "score")
+            made.append(Panel(row, row, metric, by_column, row_facts(view, row)))
     else:
         made = []
         for column, metric in view.columns.items():
             cells = {row: by_column[column] for row, by_column in view.cells.items() if column in by_column}
-            made.append(Panel(column, metric or "score", cells, column_facts(view, column)))
+            made.append(Panel(column, named(view, column), metric or "score", cells, column_facts(view, column)))
     return [panel for panel in made if panel.series and all(is_score(view, cell) for cell in panel.series.values())]
 
 
+def numbers(methods: Mapping[Any, str]) -> dict[Any, int]:
+    """{series: its number}, which is its method's where every series is another method, so that a method looks alike on the whole page."""
+    order = list(METHODS)
+    if len(set(methods.values())) == len(methods) and all(method in order for method in methods.values()):
+        return {name: order.index(method) for name, method in methods.items()}
+    return {name: place for place, name in enumerate(methods)}
+
+
 class Series:
-    """Numbers and filter facts of a table's series. Where every series is one method, a method has its number on the whole page."""
+    """Numbers and filter facts of a table's series: its rows, or its columns where rows are tasks. What only the paper has is grey."""
 
     def __init__(self, view: View):
         by_row = "task" not in view.table.rows
-        names = view.cells if by_row else view.columns
-        own = (lambda name: row_facts(view, name)) if by_row else (lambda name: column_facts(view, name))
-        self.facts = {name: {key.removeprefix("data_"): value for key, value in own(name).items()} for name in names}
-        methods = [facts.get("method", "").strip("|") for facts in self.facts.values()]
-        order = list(METHODS)
-        known = len(set(methods)) == len(methods) and all(method in order for method in methods)
-        self.number = {
-            name: order.index(method) if known else place for place, (name, method) in enumerate(zip(self.facts, methods, strict=True))
-        }
+        found = {name: row_facts(view, name) if by_row else column_facts(view, name) for name in (view.cells if by_row else view.columns)}
+        self.facts = {name: {key.removeprefix("data_"): value for key, value in own.items()} for name, own in found.items()}
+        self.number = dict.fromkeys(self.facts, QUOTED)
+        self.number |= numbers({name: own["method"].strip("|") if "method" in own else name for name, own in self.facts.items() if own})
 
     def legend(self, names: Iterable[str], *told: str) -> Markup:
         shown = set(names)
@@ -580,7 +600,7 @@ def against_parameters(view: View, made: Sequence[Panel], series: Series) -> Mar
                 shown.add(name)
         quoted = []
         for method, by_column in view.quoted.items():
-            entry = by_column.get(panel.name)
+            entry = by_column.get(panel.key)
             if entry and entry.value is not None and (count := amount(entry.params)):
                 quoted.append(((count, entry.value), f"{method} in the paper: {entry.value:g} with {entry.params}"))
         if quoted:
@@ -593,10 +613,6 @@ def against_parameters(view: View, made: Sequence[Panel], series: Series) -> Mar
             figures.append(figure(panel, marks, label=f"Test score over trained parameters, {panel.name}: {said}", **options))
     told = ["Test score; a level has nothing to train."] + (["Hollow: the paper; small circles: methods not run here."] if printed else [])
     return group("Score and trained parameters", figures, series.legend(shown, *told))
-
-
-QUOTED = -1
-"""The series of what the paper quotes: grey circles."""
 
 
 def histograms(view: View) -> Markup | None:
@@ -616,10 +632,10 @@ def histograms(view: View) -> Markup | None:
         if marks:
             config = record["config"]
             name = " ".join(str(config[key]) for key in ("method", "task", "seed") if key in config)
-            panel = Panel(name, "", {}, facts([cell], FACTS))
             label = f"Norms of tokens, {name}: {'; '.join(said)}"
-            figures.append(tag("figure", tag("figcaption", name), chart(marks, x="Euclidean norm", y="share of tokens", label=label, log=True, floor=0),
-                               tag("p", *(join(line, tag("br")) for line in said), class_="told"), **panel.facts))  # fmt: skip
+            drawn = chart(marks, x="Euclidean norm", y="share of tokens", label=label, log=True, floor=0)
+            words = tag("p", *(join(line, tag("br")) for line in said), class_="told")
+            figures.append(tag("figure", tag("figcaption", name), drawn, words, **facts([cell], FACTS)))
     keys = legend([("embeddings", 0, {}), ("offset", 5, {})], "Euclidean norms of the training set's tokens, share in each bin.")
     return group("Sizes of embeddings and offsets", figures, keys)
 
@@ -682,42 +698,42 @@ def sensitivity(view: View, name: str) -> Markup | None:
         if isinstance(value, (int, float)) and one.validation is not None and one.test is not None and config:
             series = tuple(str(getattr(config, axis)) for axis in ["method", *axes] if getattr(config, axis) is not None)
             pools.setdefault((config.task, model_label(config.model)), {}).setdefault(tuple(dict.fromkeys(series)), []).append(one)
-    numbers: dict[tuple, int] = {}
-    figures = []
-    for (task, model), by_series in pools.items():
-        by_series = {key: members for key, members in by_series.items() if len({one.config[name] for one in members}) > 1}
-        values = sorted({one.config[name] for members in by_series.values() for one in members})
-        if not by_series:
-            continue
-        marks: list[Mark] = []
-        for place, (key, members) in enumerate(by_series.items()):
-            number = numbers.setdefault(key, len(numbers))
-            shared = {"series": number, "shift": 7 * (place - (len(by_series) - 1) / 2), "facts": facts_of_series(members)}
-            label = " ".join(key)
-            means = [(value, statistics.mean(one.validation for one in members if one.config[name] == value)) for value in values
-                     if any(one.config[name] == value for one in members)]  # fmt: skip
-            marks.append(Mark("line", points=means, name=f"{label}: mean validation score", **shared))
-            for kind, split in (("hollow", "validation"), ("dots", "test")):
-                points = [(one.config[name], getattr(one, split)) for one in members]
-                titles = [
-                    f"{label}, {split} {y:.1f} at {x:g}{', chosen' if one.chosen else ''}"
-                    for one, (x, y) in zip(members, points, strict=True)
-                ]
-                marks.append(Mark(kind, points=points, titles=titles, **shared))
-        log = min(values) > 0 and max(values) >= 8 * min(values)
-        label = (
-            f"Scores over {name}, {task}: {', '.join(' '.join(key) for key in by_series)} at {', '.join(f'{value:g}' for value in values)}"
-        )
-        panel = Panel(
-            f"{task} {model}", next(iter(by_series.values()))[0].cell.metric, {}, {"data_task": f"|{task}|", "data_model": f"|{model}|"}
-        )
-        figures.append(figure(panel, marks, x=name, y="score", label=label, log=log, x_ticks=values if len(values) <= 8 else None))
+    pools = {key: only for key, pool in pools.items() if (only := {series: tried for series, tried in pool.items() if varies(tried, name)})}
+    series = numbers({key: key[0] for pool in pools.values() for key in pool})
+    figures = [sensitivity_figure(task, model, pool, series, name) for (task, model), pool in pools.items()]
     entries = [
         (" ".join(key), number, facts_of_series([one for pool in pools.values() for one in pool.get(key, [])]))
-        for key, number in numbers.items()
+        for key, number in series.items()
     ]
-    told = "Every configuration that was searched: filled is test, hollow is validation; the line is the mean of validation."
+    told = (
+        "Every configuration that was searched: filled is test, hollow is validation, ringed is chosen; the line is the mean of validation."
+    )
     return group(f"Sensitivity to {name}", figures, legend(entries, told))
+
+
+def varies(tried: Sequence[Searched], name: str) -> bool:
+    return len({one.config[name] for one in tried}) > 1
+
+
+def sensitivity_figure(task: str, model: str, pool: Mapping[tuple, list[Searched]], series: Mapping[tuple, int], name: str) -> Markup:
+    marks: list[Mark] = []
+    values = sorted({one.config[name] for tried in pool.values() for one in tried})
+    for place, (key, tried) in enumerate(pool.items()):
+        middle, own, label = 11 * (place - (len(pool) - 1) / 2), facts_of_series(tried), " ".join(key)
+        by_value = {value: [one.validation for one in tried if one.config[name] == value] for value in values}
+        means = [(value, statistics.mean(scores)) for value, scores in by_value.items() if scores]
+        marks.append(Mark("line", series[key], means, name=f"{label}: mean validation score", shift=middle, facts=own))
+        for kind, split, aside in (("hollow", "validation", -2.5), ("dots", "test", 2.5)):
+            points = [(one.config[name], getattr(one, split)) for one in tried]
+            titles = [f"{label}, {split} {y:.1f} at {x:g}{', chosen' * one.chosen}" for one, (x, y) in zip(tried, points, strict=True)]
+            marks.append(Mark(kind, series[key], points, titles=titles, shift=middle + aside, facts=own))
+            chosen = [point for one, point in zip(tried, points, strict=True) if one.chosen]
+            marks.append(Mark("rings", series[key], chosen, shift=middle + aside, facts=own))
+    log = min(values) > 0 and max(values) >= 8 * min(values)
+    label = f"Scores over {name}, {task}: {', '.join(' '.join(key) for key in pool)} at {', '.join(f'{value:g}' for value in values)}"
+    metric = next(iter(pool.values()))[0].cell.metric
+    panel = Panel("", f"{task} {model}", metric, {}, {"data_task": f"|{task}|", "data_model": f"|{model}|"})
+    return figure(panel, marks, x=name, y="score", label=label, log=log, x_ticks=values if len(values) <= 8 else None)
 
 
 def facts_of_series(members: Sequence[Searched]) -> dict[str, str]:

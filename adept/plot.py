@@ -22,8 +22,8 @@ SHAPES = ((0, 0), (4, 45), (4, 0), (3, 270), (3, 90), (6, 0), (3, 180), (3, 0))
 
 @dataclass(frozen=True)
 class Mark:
-    """What is drawn of a series. kind: "line" through its points, "dots" or "hollow" symbols at them, a "level" at the first point's y,
-    or "bars": (left edge, height) of each bin, the last height 0. titles: what a pointer over a symbol tells."""
+    """What is drawn of a series. kind: "line" through its points, "dots" or "hollow" symbols at them, "rings" around them, a "level" at the
+    first point's y, or "bars": (left edge, height) of each bin, the last height 0. titles: what a pointer over a symbol tells."""
 
     kind: str
     series: int
@@ -38,10 +38,11 @@ class Axis:
     """Values to pixels. ticks: values that are written; None chooses round ones."""
 
     def __init__(
-        self, values: Sequence[float], pixels: tuple[float, float], *, log: bool = False, least: float, floor: float | None = None
+        self, values: Sequence[float], pixels: tuple[float, float], *, log: bool = False, least: float = 0, floor: float | None = None
     ):
         """least: the smallest span, in decades where log; floor: where the axis begins, without a margin below."""
         low, high = (math.log10(v) if log else v for v in (min(values), max(values)))
+        least = least or (0 if low < high else abs(high) or 1)
         if high - low < least:
             low, high = (low + high - least) / 2, (low + high + least) / 2
         margin = 0.05 * (high - low)
@@ -61,7 +62,7 @@ class Axis:
             return [round(number * step, 12) for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
         decades = range(math.floor(self.low), math.ceil(self.high) + 1)
         fine = (1, 2, 5) if self.high - self.low < 2 else (1,)
-        every = 1 + (len(decades) - 1) // 6
+        every = 1 + int(self.high - self.low) // 6
         ticks = [factor * 10.0**decade for decade in decades[::every] for factor in fine]
         return [tick for tick in ticks if self.low <= math.log10(tick) <= self.high]
 
@@ -83,7 +84,8 @@ def symbol(series: int, x: float, y: float, title: str = "", size: float = 3.4) 
     if not corners:
         return tag("circle", told, cx=f"{x:g}", cy=f"{y:g}", r=size)
     angles = [math.radians(turned + 360 * corner / corners) for corner in range(corners)]
-    points = " ".join(f"{x + 1.25 * size * math.cos(a):.1f},{y + 1.25 * size * math.sin(a):.1f}" for a in angles)
+    reach = size * (1.5 if corners == 3 else 1.25)
+    points = " ".join(f"{x + reach * math.cos(a):.1f},{y + reach * math.sin(a):.1f}" for a in angles)
     return tag("polygon", told, points=points)
 
 
@@ -107,8 +109,8 @@ def chart(
     """An SVG with axes titled `x` and `y`; `label` says in words what it shows. log: of the x axis. floor: where the y axis begins."""
     across = [point[0] for mark in marks if mark.kind != "level" for point in mark.points] or [0.0, 1.0]
     up = [point[1] for mark in marks for point in mark.points]
-    horizontal = Axis(across, (LEFT + 6, RIGHT - 4), log=log, least=1 if log else 1e-9)
-    vertical = Axis(up, (BOTTOM, TOP), least=1e-9 if floor is not None else 2, floor=floor)
+    horizontal = Axis(across, (LEFT + 6, RIGHT - 4), log=log, least=log)
+    vertical = Axis(up, (BOTTOM, TOP), least=2 if floor is None else 0, floor=floor)
     parts: list[Markup] = []
     for tick in vertical.ticks(4):
         parts.append(tag("line", class_="grid", x1=LEFT, x2=RIGHT, y1=vertical(tick), y2=vertical(tick)))
@@ -139,6 +141,8 @@ def draw(mark: Mark, horizontal: Axis, vertical: Axis) -> Markup:
         case "bars":
             path = "".join(f"H{x:g}V{y:g}" for x, y in places)
             body.append(tag("path", d=f"M{places[0][0]:g},{BOTTOM}{path}V{BOTTOM}Z"))
+        case "rings":
+            body += [symbol(0, x, y, size=6) for x, y in places]
         case "dots" | "hollow":
             titles = mark.titles or [""] * len(places)
             body += [symbol(mark.series, x, y, title) for (x, y), title in zip(places, titles, strict=True)]
