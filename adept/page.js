@@ -104,8 +104,10 @@ for (const table of all("section.table > .scroll > table")) {
 /* Records ------------------------------------------------------------------------------------------------------------ */
 
 const dialog = one("#record");
+dialog.setAttribute("aria-labelledby", "record-title");
 const digits = (value, most = 6) => typeof value !== "number" ? String(value)
-  : value && Math.abs(value) < 1e-3 ? String(Number(value.toPrecision(most)).toExponential()) : value.toLocaleString("en", { maximumSignificantDigits: most }).replace("-", "−");
+  : Number.isInteger(value) ? value.toLocaleString("en").replace("-", "−")
+  : Math.abs(value) < 1e-3 ? String(Number(value.toPrecision(most)).toExponential()) : value.toLocaleString("en", { maximumSignificantDigits: most }).replace("-", "−");
 const score = (value) => (typeof value === "number" ? value.toFixed(1).replace("-", "−") : "–");
 const scores = (found) => Object.entries(found ?? {}).map(([metric, value]) => `${score(value)} ${metric}`);
 const duration = (seconds) => seconds < 100 ? `${digits(seconds, 3)} s` : seconds < 6000 ? `${(seconds / 60).toFixed(0)} min` : `${(seconds / 3600).toFixed(1)} h`;

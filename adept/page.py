@@ -442,8 +442,10 @@ def footnotes(view: View) -> list[str]:
             task = record["config"].get("task", MISSING)
             chances[task] = max(chances.get(task, 0), significance.noise(record))
     if chances:
-        told = ", ".join(f"{points:.0f} points on {task}" for task, points in chances.items())
-        lines.append(f"† fewer than {significance.SMALL_TEST} test rows; to be told apart, two single runs must differ by {told}.")
+        told = ", ".join(f"{points:.0f} on {task}" for task, points in chances.items())
+        lines.append(
+            f"† fewer than {significance.SMALL_TEST} test rows. Points by which two single runs must differ to be told apart: {told}."
+        )
     return lines + agreement(view) + [f"{note}." for note in view.notes]
 
 
