@@ -4,7 +4,8 @@ python -m adept.bench                                                      T5-sm
 python -m adept.bench --device cuda --models t5-base t5-3b --style released ours bf16 compiled --out results/performance
 
 Weights are random and of the true shape; sources have the lengths of the tasks' real rows under T5's tokenizer. Ratios are medians over
-the repeats, in each of which every style does the same work once. A step is of 32 rows (on large tasks the paper's 16 x 2). --out NAME updates NAME.json and the blocks of NAME.md.
+the repeats, in each of which every style does the same work once. A step is of 32 rows (on large tasks the paper's 16 x 2). --out NAME
+updates NAME.json and the blocks of NAME.md.
 """
 
 from __future__ import annotations
@@ -525,7 +526,8 @@ def markdown(result: dict) -> str:
     key = ("model", "profile", "style")
     lines = [f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, transformers {machine['transformers']}.", ""]
     lines += table(
-        ["model", "lengths", "style", "steps/s", "examples/s", "tokens/s", "padding", "utilisation", "weights GB", "step GB", "times the first"],
+        ["model", "lengths", "style", "steps/s", "examples/s", "tokens/s", "padding", "utilisation", "weights GB", "step GB",
+         "times the first"],
         [
             [*(e[k] for k in key), f"{(s := e['step'])['steps_per_second']:.3g}", f"{s['examples_per_second']:.3g}",
              f"{s['tokens_per_second']:,.0f}", f"{100 * s['padding']:.0f}%", f"{100 * s['utilisation']:.0f}%",
@@ -534,7 +536,8 @@ def markdown(result: dict) -> str:
         ],
     )  # fmt: skip
     lines += table(
-        ["model", "lengths", "style", "rows", "evaluation s", "rows/s", "same strings", "times the first", "share of a cycle", "cycle, times the first"],
+        ["model", "lengths", "style", "rows", "evaluation s", "rows/s", "same strings", "times the first", "share of a cycle",
+         "cycle, times the first"],
         [
             [*(e[k] for k in key), (s := e["eval"])["rows"], f"{s['seconds']:.3g}", f"{s['rows_per_second']:.3g}",
              f"{100 * s['same_strings']:.0f}%", times(e, "eval"),

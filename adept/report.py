@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from adept import results, significance
-from adept.config import ROOT, UserError, parse
+from adept.config import ROOT, RunConfig, UserError, parse
 from adept.sweep import QUANTITY, Run, Table, load_table, parser_of, tables_of
 from adept.tasks import task_of
 
@@ -68,6 +68,7 @@ class Cell:
     missing: int = 0
     paper: Published | None = None
     values: list[float] = field(default_factory=list)  # one a seed
+    config: RunConfig | None = None  # of its first planned run
 
     @property
     def mean(self) -> float | None:
@@ -238,7 +239,7 @@ def build(table: Table) -> View:
         values = [value for record in records if (value := value_of(record, metric)) is not None]
         missing = sum(not run.done for run in members)
         cells.setdefault(row, {})[column] = Cell(
-            row, column, metric, records, configurations, len(members), missing, paper.get((row, column)), values
+            row, column, metric, records, configurations, len(members), missing, paper.get((row, column)), values, members[0].config
         )
     columns: dict[str, str | None] = {}
     for by_column in cells.values():

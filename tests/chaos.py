@@ -129,7 +129,8 @@ def make_table(folder: Path) -> Path:
     """A table of four small runs with a tiny random model on fixture rows."""
     make_model("t5").save_pretrained(folder / "tiny-t5")
     make_tokenizer(folder / "tiny-t5", appends_eos=True)
-    data = write_rows(folder / "data", ["rte"])
+    data = folder / "data"
+    write_rows(data, ["rte"])
     table = folder / "small.yaml"
     table.write_text(TABLE.format(model=folder / "tiny-t5", data=data), encoding="utf-8")
     return table
@@ -139,10 +140,10 @@ def command(table: Path, results_dir: Path) -> int:
     """What `python -m adept.sweep` does. Each run that is begun is noted in RESULTS_DIR/begun."""
     original = loop.complete
 
-    def noted(config, signals):
+    def noted(config, signals, stop):
         with open(results_dir / "begun", "a", encoding="utf-8") as file:
             file.write(f"{config.run_id}\n")
-        return original(config, signals)
+        return original(config, signals, stop)
 
     loop.complete = noted
     results_dir.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adept.config import resolve
-from adept.tiny import fixture_rows, make_model, make_tokenizer, write_rows
+from adept.tiny import fixture_rows, make_model, make_tokenizer, write_rows  # noqa: F401 - the tests import them from here
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
