@@ -138,7 +138,7 @@ class Digits:
 
 
 def answering(model: nn.Module) -> nn.Module:
-    """Gives a random model a head under which it answers "0" and ends: generation is as short as a trained model's, which answers a label."""
+    """Gives a random model a head under which it answers "0" and ends, so that generation is as short as a trained model's."""
     table = model.get_input_embeddings().weight
     head = table * 1e-3
     said = (*Digits.words["0"], Digits.eos_token_id)

@@ -95,9 +95,9 @@ class Cell:
         """ "mean ± std (n)", ± from two seeds on; a dagger where the test set is small."""
         if self.mean is None:
             return MISSING
-        digits = 2 if self.metric in QUANTITIES else 1
-        spread = f" ± {self.std:.{digits}f}" if self.std is not None else ""
-        return f"{self.mean:.{digits}f}{spread} ({len(self.values)}){'†' if self.small else ''}"
+        digits = ".3g" if self.metric in QUANTITIES else ".1f"
+        spread = f" ± {self.std:{digits}}" if self.std is not None else ""
+        return f"{self.mean:{digits}}{spread} ({len(self.values)}){'†' if self.small else ''}"
 
     def text(self, *, named: bool = False, beside_paper: bool = False) -> str:
         """ "paper | ours" where the table is one of the paper's; named: the metric's name behind it."""

@@ -519,7 +519,7 @@ def estimate(runs: list[Run]) -> str:
 def parser_of(description: str) -> OneLineParser:
     """The words that sweep and report share."""
     parser = command_line(description, config_file=False)
-    parser.add_argument("table", type=Path, nargs="?", help="configs/<table>.yaml")
+    parser.add_argument("table", type=Path, nargs="?", default=None, help="configs/<table>.yaml")
     parser.add_argument("--all", action="store_true", help="the paper's 15 tables in place of one")
     parser.add_argument("--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)")
     return parser
