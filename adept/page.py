@@ -138,8 +138,8 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def signed(value: float, digits: int = 1) -> str:
-    text = f"{value:+.{digits}f}"
+def signed(value: float, form: str = ".1f") -> str:
+    text = f"{value:+{form}}"
     return minus(text) if float(text) else text[1:]
 
 
@@ -404,13 +404,13 @@ def paper_number(paper: Published | None) -> str:
 def cell_of(view: View, cell: Cell, metric: str | None, runs: Runs) -> Markup:
     """One cell: ours and its records; the paper's number and the difference; what the paired bootstrap says."""
     score, difference, test = is_score(view, cell), cell.difference, view.tests.get((cell.row, cell.column))
-    digits = 1 if score else 2
+    form = ".1f" if score else ".3g"  # speeds, hours and sizes of offsets span orders of magnitude
     ours: list[Any] = [tag("span", MISSING, class_="ours") if cell.planned or cell.column in view.table.means else None]
     if cell.mean is not None:
-        spread = tag("span", f" ± {cell.std:.{digits}f}", class_="spread") if cell.std is not None else ""
+        spread = tag("span", f" ± {cell.std:{form}}", class_="spread") if cell.std is not None else ""
         count = tag("span", f" ({len(cell.values)})", class_="count")
         ours = [
-            runs.link([minus(f"{cell.mean:.{digits}f}"), spread, count], behind(view, cell), class_="ours"),
+            runs.link([minus(f"{cell.mean:{form}}"), spread, count], behind(view, cell), class_="ours"),
             tag("sup", "†") if small(cell) else None,
         ]
         if metric is None and cell.metric:
@@ -419,8 +419,8 @@ def cell_of(view: View, cell: Cell, metric: str | None, runs: Runs) -> Markup:
     if cell.paper and cell.paper.value is not None:
         beside.append(tag("span", tag("i", "paper "), paper_number(cell.paper)))
         if difference is not None:
-            arrow = {True: "▲", False: "▼"}[difference > 0] if f"{difference:+.{digits}f}".strip("+-0.") else ""
-            beside.append(tag("span", f"{arrow} {signed(difference, digits)}", class_="difference"))
+            arrow = {True: "▲", False: "▼"}[difference > 0] if f"{difference:+{form}}".strip("+-0.") else ""
+            beside.append(tag("span", f"{arrow} {signed(difference, form)}", class_="difference"))
     told = None
     if test:
         inside = tag("strong" if test["p"] < SIGNIFICANT else "span", chance(test["p"]))

@@ -427,15 +427,15 @@ OTHERS = ("quickstart", "first_results", "scoring")
 def publish_all(tables: Sequence[Table]) -> str:
     """Writes results/README.md and the page of all tables; returns where they are.
 
-    A table of which a profile has no record yet stands there as the paper has it.
+    A table that a profile has not finished stands there as the paper has it.
     """
     from adept.page import write_page
 
     views = []
     for table in tables:
         view = build(table)
-        empty = table.profile and not any(cell.records for cell in view.all_cells)
-        views.append(build(load_table(Path(table.path), {"results_dir": str(table.results_dir)})) if empty else view)
+        unfinished = table.profile and view.missing
+        views.append(build(load_table(Path(table.path), {"results_dir": str(table.results_dir)})) if unfinished else view)
     others = (build(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(tables[0].results_dir)})) for name in OTHERS)
     views += [view for view in others if not view.missing]
     folder = tables[0].results_dir

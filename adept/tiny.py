@@ -16,8 +16,8 @@ from adept.config import ROOT
 from adept.tasks import TASKS, Split
 
 FIXTURES = ROOT / "data" / "fixtures"
-ROWS = 24
-"""Rows of a split; a training set of which 1,000 rows are set aside has as many more."""
+ROWS = 40
+"""Rows of a split, enough for 32 shots; a training set of which 1,000 rows are set aside has as many more."""
 
 
 def fixture_rows(task: str) -> list[dict]:
@@ -54,12 +54,12 @@ def data_folder() -> Path:
     return made_once("fixtures", write_rows)
 
 
-def write_rows(folder: Path, tasks: Iterable[str] | None = None) -> None:
+def write_rows(folder: Path, tasks: Iterable[str] | None = None, rows_a_split: int = ROWS) -> None:
     for name in tasks or sorted(path.stem for path in FIXTURES.glob("*.jsonl")):
         task, rows = TASKS[name], fixture_rows(name)
         (folder / name).mkdir(parents=True)
         for split in task.splits:
-            count = 1000 + ROWS if task.split is Split.CARVE_1000 and split == "train" else ROWS
+            count = rows_a_split + 1000 * (task.split is Split.CARVE_1000 and split == "train")
             lines = [json.dumps(rows[i % len(rows)]) + "\n" for i in range(count)]
             (folder / name / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 

@@ -130,7 +130,7 @@ def make_table(folder: Path) -> Path:
     make_model("t5").save_pretrained(folder / "tiny-t5")
     make_tokenizer(folder / "tiny-t5", appends_eos=True)
     data = folder / "data"
-    write_rows(data, ["rte"])
+    write_rows(data, ["rte"], 24)
     table = folder / "small.yaml"
     table.write_text(TABLE.format(model=folder / "tiny-t5", data=data), encoding="utf-8")
     return table

@@ -36,7 +36,7 @@ def model_folders(tmp_path_factory) -> dict[str, str]:
 def data_dir(tmp_path_factory) -> str:
     """Every task's fixture rows, repeated to 24 a split, as DIR/<task>/<split>.jsonl."""
     folder = tmp_path_factory.mktemp("data")
-    write_rows(folder)
+    write_rows(folder, rows_a_split=24)
     return str(folder)
 
 
