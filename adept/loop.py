@@ -485,4 +485,5 @@ def read_losses(state: TrainState, optimizer: torch.optim.Optimizer | None) -> N
                 f"the loss is {loss} at step {step + 1} (peak rates {rates}; examples {' '.join(ids)}): "
                 "lower the rates, or use --precision fp32"
             )
-    state.losses, state.unread = state.losses + losses, []
+    state.losses += losses
+    state.unread = []

@@ -418,6 +418,9 @@ def carry_out(tables: Sequence[Table], launcher: Launcher, *, early_stopping: bo
             launcher.submit(run.config, EarlyStopping(run.config, run.rivals) if early_stopping and run.rivals else None)
         if not undone and not progress.running:
             print(progress.line(runs), file=sys.stderr)
+            for run in runs:
+                if run.record() is not None:
+                    results.finished(run.config.results_dir, run.id)  # tidies up after a process that was killed when the record stood
             return progress.failed
         if news:
             print(progress.line(runs), file=sys.stderr)
