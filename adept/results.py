@@ -118,6 +118,7 @@ def claim(results_dir: str, run_id: str) -> Iterator[None]:
     hour of training, not after it. What a killed process left half written is removed.
     """
     path = lock_path(results_dir, run_id)
+    made = [folder for folder in path.parents if not folder.exists()]
     with files.told(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = locked(path, run_id)
@@ -132,6 +133,9 @@ def claim(results_dir: str, run_id: str) -> Iterator[None]:
         finally:
             if is_at(path, file):  # removed while it is still locked: who waits for it sees that it is no longer the one at `path`
                 path.unlink()
+            with contextlib.suppress(OSError):  # not empty: something was done there
+                for folder in made:
+                    folder.rmdir()
 
 
 def lock_path(results_dir: str, run_id: str) -> Path:
@@ -141,7 +145,11 @@ def lock_path(results_dir: str, run_id: str) -> Path:
 def locked(path: Path, run_id: str) -> BinaryIO:
     """The file, locked by this process. Raises Claimed."""
     while True:
-        file = open(path, "ab+", buffering=0)  # noqa: SIM115 - the claim closes it
+        try:
+            file = open(path, "ab+", buffering=0)  # noqa: SIM115 - the claim closes it
+        except FileNotFoundError:  # another claim, under which nothing was done, has just taken its folder away
+            path.parent.mkdir(parents=True, exist_ok=True)
+            continue
         try:
             lock(file)
         except BlockingIOError as error:

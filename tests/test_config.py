@@ -179,7 +179,8 @@ OTHER = {
     "few_shot_rule": "released", "max_new_tokens": 3, "stsb_rounding": 0.1, "qa_references": "first", "pad_punctuation": False,
     "cut_references": True, "squad_target": "printed", "record_scoring": "row", "winogrande_options": "first_twice",
     "scitail_test": "hub", "mbpp_prompt": "original", "mbpp_cleanup": "lines", "temperature": 0, "top_p": 0.9, "samples": 2,
-    "offset_shift": 50, "without_offset": True, "measure_offsets": True, "compare_scoring": True, "allow_code_execution": True,
+    "offset_shift": 50, "without_offset": True, "measure_offsets": True, "compare_scoring": True, "fold": True,
+    "compile": True, "allow_code_execution": True,
     "split_seed": 43, "few_shot": 16, "group_by_length": False, "eval_every": 999,
     "eval_rows": 99, "scoring": "likelihood", "select_on": "f1",
     "data_dir": "elsewhere", "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
@@ -257,7 +258,6 @@ def test_a_local_model_counts_by_content_not_by_place(tmp_path):
         ("--task rte --stsb_rounding 0.1", ["--stsb_rounding", "no effect", "'rte'"]),
         ("--task nq --winogrande_options both", ["--winogrande_options", "'nq'", "qa_references"]),
         ("--task rte --few_shot_rule released", ["--few_shot_rule", "--few_shot"]),
-        ("--task mbpp --model codegen-350m", ["'mbpp'", "--allow_code_execution"]),
         ("--task mbpp --allow_code_execution --samples 0", ["--samples", ">= 1"]),
         ("--task rte --compare_scoring maybe", ["--compare_scoring", "true or false", "'maybe'"]),
         ("--task rte --method pt --bottleneck 10", ["--bottleneck", "'pt'", "prompt_len"]),
@@ -415,7 +415,7 @@ def test_a_group_in_a_table_is_each_of_its_tasks_with_its_own_switches(tmp_path)
 
     file = tmp_path / "table.yaml"
     file.write_text('title: T\nfields: {task: ["@other", stsb], winogrande_options: both}\ngrid: [{method: pt}]\n')
-    configs = load_table(file, {}).configs
+    configs = [run.config for run in load_table(file, {}).runs()]
     assert [config.task for config in configs] == [*GROUPS["other"], "stsb"]
     assert [config.winogrande_options for config in configs] == ["both", None, None, None, None]
-    assert [config.task for config in load_table(file, {"task": "@mrqa"}).configs] == [*GROUPS["mrqa"]]
+    assert [run.config.task for run in load_table(file, {"task": "@mrqa"}).runs()] == [*GROUPS["mrqa"]]

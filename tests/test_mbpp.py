@@ -127,3 +127,11 @@ def test_a_system_without_protection_is_told_before_anything_is_trained(mbpp, mo
     monkeypatch.setattr(loop, "load_data", lambda *_: pytest.fail("loaded before the check"))
     with pytest.raises(UserError, match="not here"):
         loop.run(mbpp())
+
+
+def test_programs_run_with_permission_only(make_config, tmp_path):
+    """A table can be laid out without it, a run cannot be started."""
+    config = make_config("codegen", "adept", task="mbpp")
+    with pytest.raises(UserError, match="add --allow_code_execution to permit it"):
+        loop.run(config)
+    assert not (tmp_path / "results").exists()

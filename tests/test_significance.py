@@ -91,10 +91,10 @@ def coins_like(references, right, seed):
 
 
 def test_rows_of_one_question_stay_together(made):
-    """Ten questions of ten rows, right or wrong as a whole, are no hundred independent rows."""
-    references = ["1"] * 100
-    a, b = ["1"] * 60 + ["0"] * 40, ["1"] * 30 + ["0"] * 70
-    groups = [str(i // 10) for i in range(100)]
+    """Thirty questions of ten rows, right or wrong as a whole, are no three hundred independent rows."""
+    references = ["1"] * 300
+    a, b = ["1"] * 180 + ["0"] * 120, ["1"] * 90 + ["0"] * 210
+    groups = [str(i // 10) for i in range(300)]
     together = significance.paired_bootstrap([made("a", a, references, groups)], [made("b", b, references, groups)], "accuracy")
     apart = significance.paired_bootstrap([made("c", a, references)], [made("d", b, references)], "accuracy")
     assert together["difference"] == apart["difference"] == pytest.approx(30)

@@ -177,7 +177,9 @@ def test_a_results_folder_that_is_a_file_is_told_before_anything_is_loaded(make_
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(loop, "load_data", lambda *_: pytest.fail("loaded"))
     assert train.main(flags_of(make_config("t5", "pt"), results_dir=tmp_path / "file")) == 2
-    assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path / 'file' / 'runs'}: Not a directory; choose a folder")
+    assert capsys.readouterr().err.startswith(
+        f"error: --results_dir {tmp_path / 'file'}: {tmp_path / 'file'} is a file where a folder is needed"
+    )
 
 
 def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
