@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adept import files
-from adept.config import FIELDS, RunConfig, UserError, check_method, first_line
+from adept.config import FIELDS, RunConfig, UserError, check_method, first_line, require
 
 if TYPE_CHECKING:
     from adept.loop import Session
@@ -57,7 +58,7 @@ def find_adapter(name: str, results_dir: str) -> Path:
     if Path(name).name == name:  # a path does not go on from results_dir, least of all upwards out of it
         candidates.append(Path(results_dir) / "runs" / name)
     for folder in candidates:
-        if (folder / WEIGHTS).is_file() or (folder / "adapter_model.bin").is_file():
+        if os.path.isfile(folder / WEIGHTS) or os.path.isfile(folder / "adapter_model.bin"):
             return folder
     raise UserError(f"no adapter '{name}': looked for {WEIGHTS} in {' and '.join(map(str, candidates))}")
 
@@ -123,6 +124,7 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> Session:
         stored = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["config"]
         config = RunConfig(**{name: value for name, value in stored.items() if name in FIELDS})
         check_method(config)
+        require(config, ("max_source_len",), f"an adapter of method '{config.method}'")
     except UserError as error:
         raise UserError(f"{folder / DESCRIPTION}: {error}") from error
     except (OSError, ValueError, AttributeError, LookupError, RecursionError, TypeError) as error:

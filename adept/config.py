@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 import types
 import typing
@@ -295,7 +296,7 @@ def model_label(model: str) -> str:
 def model_identity(model: str) -> str:
     """Alias or hub id as it is; a local folder by its name, config, file sizes and samples of its weights, not by where it lies."""
     folder = Path(model)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # not folder.is_dir(): it raises OSError for a name that no folder can have
         return model
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".bin"}):

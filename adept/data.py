@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -66,14 +67,14 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
 
             root = data_folder()
         folder = root / task.name
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise UserError(f"--data_dir {config.data_dir} is not a folder; it should hold <task>/<split>.parquet or .jsonl")
         for path in (folder / f"{split}.parquet", folder / f"{split}.jsonl"):
-            if path.is_file():
+            if os.path.isfile(path):
                 return read_rows(path), "local", str(path)
         looked.append(f"{folder}/{split}.parquet and .jsonl")
     if split in task.files:
-        if not task.files[split].is_file():
+        if not os.path.isfile(task.files[split]):
             raise UserError(f"task file {config.task_file}: files: {split} is not there: {task.files[split]}")
         return read_rows(task.files[split]), "local", str(task.files[split])
     if task.hub is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def load(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
         model = kind.from_pretrained(**source, dtype=torch.float32, **overrides)
     except Exception as error:  # what the libraries raise for damaged files has no base of its own
-        if Path(where).is_dir():
+        if os.path.isdir(where):
             raise UserError(
                 f"model folder {where} cannot be loaded: {first_line(error)}; it must hold what save_pretrained of a transformers model "
                 "and its tokenizer writes"

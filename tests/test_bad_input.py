@@ -380,6 +380,7 @@ DATA = {
     "too few rows to carve": data(
         {**rows(task="sst2"), **rows(task="sst2", split="validation")}, "'sst2' sets 1,000 training rows aside", task="sst2"
     ),
+    "a data folder's name too long": Case(f"train --task rte --data_dir {'x' * 300}", ("--data_dir x", "is not a folder")),
     "a CSV of another width": Case(
         "train --task_file task.yaml", ("t.csv, line 2: 1 cells, but the header has 2",),
         {"task.yaml": TASK_FILE, "t.csv": "body,funny\na\n"},
@@ -393,6 +394,7 @@ MODELS = {
     "a model that is nowhere": Case("train --task rte --model no-such/model", ("'no-such/model' not found", "smollm2-135m", "folder")),
     "a model's name of no form": Case("train --task rte --model 'a b c'", ("'a b c' not found", "local folder")),
     "a folder without a model": Case("train --task rte --model data", ("model folder data cannot be loaded", "save_pretrained")),
+    "a model's name too long for a file": Case(f"train --task rte --model {'x' * 300}", ("not found", "local folder")),
     "a file in place of a model": Case("train --task rte --model t5/config.json", ("'t5/config.json' not found", "local folder")),
     "a config that is no JSON": modelled("model folder model cannot be loaded", "JSON", make=model("config.json", "{")),
     "a config that is a list": modelled("model folder model cannot be loaded", "save_pretrained", make=model("config.json", "[1]")),
@@ -413,6 +415,7 @@ ADAPTERS = {
         "train --task rte --init_from ../elsewhere", ("no adapter '../elsewhere'", "looked for adapter.safetensors in ../elsewhere\n"),
         make=lambda: shutil.copytree("trained", "results/elsewhere"),
     ),
+    "an adapter's name too long": Case(f"train --task rte --init_from {'x' * 300}", ("no adapter 'x", "adapter.safetensors")),
     "a folder without an adapter": Case("train --task rte --init_from data", ("no adapter 'data'", "adapter.safetensors")),
     "a link to nothing": restored("no adapter", make=lambda: Path("adapter").symlink_to("nowhere")),
     "a link to itself": restored("no adapter", make=lambda: Path("adapter").symlink_to("adapter")),
@@ -473,6 +476,7 @@ ADAPTERS = {
     "a config without a bottleneck": loaded("method 'adept' needs --bottleneck", make=adapter(bottleneck=None)),
     "a config with a word for a number": loaded("--prompt_len must be a whole number", "'five'", make=adapter(prompt_len="five")),
     "a config of a huge prompt": loaded("--prompt_len", "<= 16384", make=adapter(prompt_len=10**12)),
+    "a config without a length": loaded("needs --max_source_len", make=adapter(max_source_len=None)),
     "a config of another size": loaded("this run needs [6, 32]", make=adapter(prompt_len=6)),
     "a config of a model that is nowhere": Case("load adapter", ("'no-such/model' not found",), make=adapter(model="no-such/model")),
 }  # fmt: skip
