@@ -310,6 +310,7 @@ class Ray:
 
 def in_folder(folder: str, config: RunConfig, stop: Judge | None) -> Outcome:
     """A Ray task: a run where the sweep's relative paths mean what they mean there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ray.cancel() sends it; a cluster started by nohup would ignore it
     try:
         os.chdir(folder)
     except OSError as error:

@@ -563,7 +563,11 @@ def main(arguments: list[str]) -> int:
             print(submit_to_slurm(name, words, getattr(rest, "workers", 8), getattr(rest, "slurm_options", ""), folder))
             return 0
         with contextlib.closing(launcher_of(rest)) as launcher, Signals() as signals, signals.at_once():
-            failures = carry_out(tables, launcher, early_stopping="early_stopping" in rest)
+            try:
+                failures = carry_out(tables, launcher, early_stopping="early_stopping" in rest)
+            except KeyboardInterrupt:  # Ray raises one of its own: say which signal it was
+                signals.check()
+                raise
         from adept.report import publish, publish_all
 
         for table in tables:

@@ -354,3 +354,64 @@ def test_without_a_word_a_machine_is_used_as_it_is(monkeypatch):
     launcher = sweep.launcher_of(parser.parse_args([]))
     assert launcher.devices == ["cuda:0", "cuda:1", "cuda:2"]
     assert Local(3, 2).devices == ["cuda:0", "cuda:1", "cuda:0"] and Local(2, 0).devices == ["cpu", "cpu"]
+
+
+# Ray --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ray_installed():
+    pytest.importorskip("ray", reason="Ray is an extra: pip install -r requirements-ray.txt")
+
+
+def pid_of(run: sweep.Run) -> int:
+    """The process that has claimed the run, 0 where none has."""
+    path = results.record_path(run.config.results_dir, run.id).with_name(f".{run.id}.lock")
+    return int(path.read_text().split()[0] or 0) if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_survives_the_death_of_a_worker_and_saves_what_is_interrupted(ray_installed, tmp_path, fast, capsys, monkeypatch):
+    """A local cluster with two workers. One is killed while it trains; then the sweep ends while two runs train."""
+    monkeypatch.chdir(tmp_path)  # a relative results folder means the same to the workers
+    file = write_table(tmp_path, [{"prompt_lr": [0.1, 0.2, 0.3]}], steps=40, eval_every=10)
+    table = sweep.load_table(file, {"results_dir": "results"})
+    victim = table.runs()[1]
+    killed = []
+
+    class Killing(launch.Ray):
+        def wait(self, seconds):
+            if not killed and (launch.run_folder("results", victim.id) / "metrics.jsonl").exists() and pid_of(victim):
+                killed.append(pid_of(victim))
+                os.kill(killed[0], signal.SIGKILL)
+            return super().wait(seconds if killed else 0.05)
+
+    launcher = Killing("local", 0, 2)
+    with contextlib.closing(launcher):
+        assert launcher.slots == 2
+        assert sweep.carry_out([table], launcher) == {}
+        assert killed and killed[0] != os.getpid()
+        assert f"{victim.id}: failed, once more: WorkerCrashedError: The worker died unexpectedly" in capsys.readouterr().err
+        assert len(records(file)) == 3
+
+        long = write_table(tmp_path, [{"prompt_lr": [0.4, 0.5]}], steps=100_000, eval_every=100_000, log_every=1)
+        runs = sweep.load_table(long, {"results_dir": "results"}).runs()
+        for run in runs:
+            launcher.submit(run.config)
+        live = [launch.run_folder("results", run.id) / "metrics.jsonl" for run in runs]
+        with soon("the training of two runs") as wait:
+            while not all(path.exists() and path.stat().st_size for path in live):
+                assert launcher.wait(0) == []
+                wait()
+    assert [path.parent.name for path in files(file, "checkpoint.safetensors")] == sorted(run.id for run in runs)
+    assert "step     10  validation" in launch.log_path(victim.config).read_text()
+
+
+def test_without_ray_or_its_cluster_there_is_one_line(ray_installed, tmp_path, monkeypatch, capsys):
+    file = write_table(tmp_path, [{"prompt_lr": 1}])
+    words = [str(file), "--results_dir", str(tmp_path / "results"), "--launch", "ray"]
+    assert sweep.main([*words, "--ray_address", "nonsense:1:2"]) == 2
+    assert "error: no Ray cluster at --ray_address nonsense:1:2" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert sweep.main(words) == 2
+    assert capsys.readouterr().err == "error: --launch ray needs Ray: pip install -r requirements-ray.txt\n"
