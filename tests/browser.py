@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import select
 import shutil
+import signal
 import time
 from pathlib import Path
+
+PATIENCE = 60
+"""Seconds that the browser may be silent."""
 
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27}
 
@@ -59,9 +65,10 @@ class Browser:
 
     def read(self) -> dict:
         while b"\0" not in self.waiting:
-            data = os.read(self.out, 1 << 20)
+            ready, _, _ = select.select([self.out], [], [], PATIENCE)
+            data = os.read(self.out, 1 << 20) if ready else b""
             if not data:
-                raise RuntimeError("the browser ended")
+                raise RuntimeError("the browser ended" if ready else f"the browser has been silent for {PATIENCE} seconds")
             self.waiting += data
         message, self.waiting = self.waiting.split(b"\0", 1)
         return json.loads(message)
@@ -89,7 +96,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def until(self, expression: str, seconds: float = 60) -> None:
+    def until(self, expression: str, seconds: float = PATIENCE) -> None:
         end = time.monotonic() + seconds
         while not self.run(expression):
             assert time.monotonic() < end, f"never: {expression}"
@@ -112,9 +119,12 @@ class Browser:
 
     def close(self) -> None:
         self.session = None
-        try:
+        with contextlib.suppress(RuntimeError, OSError):
             self.call("Browser.close")
-        finally:
-            os.close(self.into)
-            os.close(self.out)
-            os.waitpid(self.process, 0)
+        os.close(self.into)
+        os.close(self.out)
+        end = time.monotonic() + PATIENCE
+        while os.waitpid(self.process, os.WNOHANG) == (0, 0):
+            if time.monotonic() > end:
+                os.kill(self.process, signal.SIGKILL)
+            time.sleep(0.05)
