@@ -336,14 +336,20 @@ def section(view: View, name: str, runs: Runs) -> Markup:
     )
 
 
+def differs(view: View) -> bool:
+    """Whether a profile or the command line changed the runs of the table."""
+    return bool(view.table.profile or view.changed)
+
+
 def changed(view: View) -> Markup | None:
     """What the profile and the command line changed for all runs, in plain sight."""
-    if not (view.table.profile or view.changed):
+    if not differs(view):
         return None
     profile = f"Profile {view.table.profile}. " if view.table.profile else ""
     fields = join(*(tag("code", f"{name} = {value}") for name, value in view.changed.items()), between=" ")
     told = ("Changed for all runs: ", fields) if view.changed else None
-    return tag("p", tag("strong", "Not as the table stands. "), profile, told, class_="changed")
+    uncoloured = ". Differences to the paper are not coloured." if view.compared else None
+    return tag("p", tag("strong", "Not as the table stands. "), profile, told, uncoloured, class_="changed")
 
 
 def named(view: View, column: str) -> str:
@@ -426,7 +432,8 @@ def cell_of(view: View, cell: Cell, metric: str | None, runs: Runs) -> Markup:
         inside = tag("strong" if test["p"] < SIGNIFICANT else "span", chance(test["p"]))
         told = tag("div", f"Δ {signed(-test['difference'])}, ", inside, class_="test")
     gap = tag("div", f"{cell.planned - cell.missing} of {cell.planned} runs", class_="gap") if cell.missing else None
-    shade = grade(difference) if difference is not None and score else None
+    # Colours are for like beside like: not for speeds and sizes, nor where all runs were changed.
+    shade = grade(difference) if difference is not None and score and not differs(view) else None
     return tag("td", *ours, tag("div", join(*beside, between=" "), class_="beside") if beside else None, told, gap, class_=shade,
                data_value=None if cell.mean is None else f"{cell.mean:.6g}")  # fmt: skip
 

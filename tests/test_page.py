@@ -275,8 +275,13 @@ def test_rows_that_only_the_paper_has_stand_apart(load, tmp_path):
 def test_changes_are_told_beside_the_table(load, tmp_path):
     read = check(html([report.build(load(steps="5", task="rte"))]), tmp_path / "results")
     ((_, told),) = read.all("p", "changed")
-    assert "Changed for all runs: steps = 5 task = rte" in told
+    assert "Changed for all runs: steps = 5 task = rte. Differences to the paper are not coloured." in told
     assert not check(html([report.build(load())]), tmp_path / "results").all("p", "changed")
+
+
+def test_where_all_runs_were_changed_differences_have_no_colour(load, tmp_path):
+    own, text = check(html([finish(load(steps="5"))]), tmp_path / "results").cell("adept", "cb")
+    assert text == "52.5 ± 0.7 (2)paper 60.0 ▼ −7.5" and "class" not in own
 
 
 def test_small_test_sets_are_marked_and_explained(load, tmp_path):
