@@ -183,7 +183,9 @@ def choose(runs: Sequence[Run]) -> tuple[list[dict], list[list[dict]]]:
     groups: dict[tuple, dict[int, dict | None]] = {}
     for run in runs:
         if not run.pending:
-            key = tuple((name, value) for name, value in asdict(run.config).items() if name != "seed")
+            # A start differs from seed to seed, as its run does; the cell that it was chosen in does not.
+            own = ("seed", "init_from") if run.start else ("seed",)
+            key = (run.start, *((name, value) for name, value in asdict(run.config).items() if name not in own))
             groups.setdefault(key, {})[run.config.seed] = run.record()
     if not groups:
         return [], []

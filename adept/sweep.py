@@ -63,6 +63,7 @@ class Run:
     """A run of a table. pending: validation of other runs has to choose its start or its configuration first.
 
     rivals: run ids of the other configurations that are searched in its cell; empty where nothing is searched.
+    start: the cell whose best run it starts from: what its configuration has in common with that of another seed.
     """
 
     config: RunConfig
@@ -71,6 +72,7 @@ class Run:
     shown: bool = True
     pending: bool = False
     rivals: tuple[str, ...] = ()
+    start: tuple[str, str] | None = None
 
     @cached_property
     def id(self) -> str:
@@ -143,16 +145,18 @@ class Table:
                 else:
                     seed = {"seed": self.seeds[0]} if self.seeds and "seed" not in fields else {}
                     flags = self._expand({**self.fields, **seed, **fields, **case}, self._given)
-                    made = [(given, False) for given in flags]
-                runs += [Run(resolved(self.path, **flags), flags, quantities, shown, pending) for flags, pending in made]
+                    made = [(given, False, None) for given in flags]
+                runs += [
+                    Run(resolved(self.path, **flags), flags, quantities, shown, pending, start=start) for flags, pending, start in made
+                ]
             by_entry.append(self._with_rivals(runs) + self._reseeded(runs, fields))
         unique: dict[tuple, Run] = {}
         for run in itertools.chain(*by_entry):
             unique.setdefault((run.id, run.pending), run)
         return list(unique.values())
 
-    def _children(self, parents: list[Run], fields: Mapping[str, Any]) -> list[tuple[dict, bool]]:
-        """(flags, pending) of the runs that start from the best of `parents` of each cell and seed."""
+    def _children(self, parents: list[Run], fields: Mapping[str, Any]) -> list[tuple[dict, bool, tuple[str, str]]]:
+        """(flags, pending, start) of the runs that start from the best of `parents` of each cell and seed."""
         groups: dict[tuple, list[Run]] = {}
         for run in parents:
             groups.setdefault((self.cell(run), run.config.seed), []).append(run)
@@ -162,7 +166,7 @@ class Table:
             start = {name: value for name, value in best.flags.items() if name not in ("init_from", "steps", "few_shot")}
             given = {name: value for name, value in self._given.items() if name in fields or name not in {*start, "steps"}}
             for flags in self._expand({**start, "steps": 0, **fields, "init_from": best.id}, given):
-                made.append((flags, not decided))
+                made.append((flags, not decided, self.cell(best)))
         return made
 
     @property

@@ -280,3 +280,19 @@ def test_a_failed_replacement_leaves_no_temporary_file(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         results.write_atomically(tmp_path / "record.json", "{}")
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_runs_that_start_from_another_seeds_run_are_one_configuration(tmp_path):
+    """Tables 1, 2 and 11: each seed starts from its own run, and the cell has the mean over all."""
+    file = tmp_path / "shift.yaml"
+    file.write_text(
+        "title: t\nfields: {task: rte, model: tiny, prompt_lr: 0.1}\nseeds: [1, 2]\n"
+        "grid: [{name: trained, show: false, method: adept, prompt_len: 5, bottleneck: 3}, {from: trained, without_offset: [false, true]}]\n"
+        "columns: without_offset\n"
+    )
+    for _ in range(2):
+        for config in configs(load(file)):
+            if results.find(config.results_dir, config.run_id) is None:
+                write_record(config)
+    view = load_view(file)
+    assert [len(view.cells["adept"][column].values) for column in ("False", "True")] == [2, 2]
