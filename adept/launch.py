@@ -332,10 +332,9 @@ SCRIPT = """\
 # Two minutes before its time is up, the run in hand saves its checkpoint; the element goes on with it when it is queued again.
 cd {folder}
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
-trap 'kill -USR1 $child; wait $child; scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
+trap 'kill -USR1 $!; wait $!; scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
 {command} &
-child=$!
-wait $child
+wait $!
 """
 
 
