@@ -287,7 +287,9 @@ def test_runs_that_start_from_another_seeds_run_are_one_configuration(tmp_path):
     file = tmp_path / "shift.yaml"
     file.write_text(
         "title: t\nfields: {task: rte, model: tiny, prompt_lr: 0.1}\nseeds: [1, 2]\n"
-        "grid: [{name: trained, show: false, method: adept, prompt_len: 5, bottleneck: 3}, {from: trained, without_offset: [false, true]}]\n"
+        "grid:\n"
+        "- {name: trained, show: false, method: adept, prompt_len: 5, bottleneck: 3}\n"
+        "- {from: trained, without_offset: [false, true]}\n"
         "columns: without_offset\n"
     )
     for _ in range(2):
