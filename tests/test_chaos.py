@@ -51,9 +51,11 @@ def test_2000_steps_are_flat_in_memory_and_time(make_config, monkeypatch, tmp_pa
     record = loop.run(config)
     warm = 500
     print(f"memory {memory[warm] / 2**20:.1f} to {max(memory[warm:]) / 2**20:.1f} MiB")
-    print(f"step {1e3 * statistics.median(seconds[warm : 2 * warm]):.2f}, then {1e3 * statistics.median(seconds[-warm:]):.2f} ms")
+    # The fastest tenth of each part: what else the machine does only adds, while growth would reach every step.
+    before, after = (statistics.quantiles(part, n=10)[0] for part in (seconds[warm : 2 * warm], seconds[-warm:]))
+    print(f"step {1e3 * before:.2f}, then {1e3 * after:.2f} ms")
     assert max(memory[warm:]) <= 1.02 * memory[warm]
-    assert statistics.median(seconds[-warm:]) <= 1.25 * statistics.median(seconds[warm : 2 * warm])
+    assert after <= 1.25 * before
     assert len(record["history"]) == 20
     folder = results.run_folder(config.results_dir, config.run_id)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2000 // 20 + 20 + 1
