@@ -141,6 +141,8 @@ def place(config: RunConfig, model: nn.Module, tokenizer) -> Session:
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
     model.to(device)
     wrapped = [m for m in model.modules() if isinstance(m, PromptedEmbedding)]
+    for hook in wrapped:
+        hook.returns = torch.bfloat16 if config.precision == "bf16" else None
     vocab_size = wrapped[0].vocab_size if wrapped else 0
     prompt_len = config.prompt_len if method.virtual_prompt else 0
     codec = Codec(
