@@ -35,7 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adept import footprint, loop, models, results
+from adept import footprint, loop, models, results, step
 from adept.config import OneLineParser, RunConfig, UserError, nearest, resolve
 from adept.data import IGNORED, Codec, Example, batch_indices, load_data
 from adept.embedding import PromptedEmbedding
@@ -75,10 +75,12 @@ PROFILES = {
 
 @dataclass(frozen=True)
 class Style:
-    """A way to train and to evaluate: fields of the run; released: padding, attention, logits and evaluation of the released code."""
+    """A way to train and to evaluate: fields of the run; released: padding, attention, logits and evaluation of the released code; runs:
+    so many are stacked on one model, and a step's time is one run's share."""
 
     fields: Mapping[str, object]
     released: bool = False
+    runs: int = 1
 
 
 STYLES = {
@@ -87,6 +89,9 @@ STYLES = {
     "tf32": Style({"precision": "tf32"}),
     "bf16": Style({"precision": "bf16"}),
     "compiled": Style({"precision": "bf16", "compile": True}),
+    "stacked": Style({}, runs=4),
+    "stacked-bf16": Style({"precision": "bf16"}, runs=8),
+    "stacked-compiled": Style({"precision": "bf16", "compile": True}, runs=8),
 }
 
 INFERENCE = {
@@ -193,7 +198,11 @@ def released(session: loop.Session) -> loop.Session:
     session.model.set_attn_implementation("eager")
     fields = {field.name: getattr(session.codec, field.name) for field in dataclasses.fields(session.codec)}
     codec = ReleasedCodec(**fields | {"multiple": session.codec.max_width})
-    return dataclasses.replace(session, codec=codec, batch_loss=lambda model, batch, _: model(**batch).loss)
+    return dataclasses.replace(session, codec=codec, batch_losses=released_losses)
+
+
+def released_losses(model: nn.Module, batch: dict[str, Tensor], *_) -> Tensor:
+    return model(**{name: tensor for name, tensor in batch.items() if name != "targets"}).loss[None]
 
 
 @torch.no_grad()
@@ -214,26 +223,35 @@ def released_predict(session: loop.Session, examples: list[Example]) -> list[str
 
 @dataclass
 class Contestant:
-    """One style of one model on one profile's rows."""
+    """One style of one model on one profile's rows. sessions: of the runs that it stacks."""
 
-    session: loop.Session
+    sessions: list[loop.Session]
     style: Style
     rows: list[Example]
     batches: list[list[int]]
     """Row numbers of the measured batches: of an epoch's, sorted by width, those in the middle of equal parts."""
 
     def __post_init__(self):
-        config = self.session.config
-        self.optimizer = make_optimizer(parameter_groups(self.session.model, METHODS[config.method].lrs, config), config)
+        lrs = METHODS[self.session.config.method].lrs
+        self.optimizers = [make_optimizer(parameter_groups(s.model, lrs, s.config), s.config) for s in self.sessions]
+        self.stack = step.Stack(self.sessions)
+
+    @property
+    def session(self) -> loop.Session:
+        return self.sessions[0]
 
     def train(self, batches: list[list[int]] | None = None) -> None:
-        """One optimizer step on each of the measured batches."""
+        """One optimizer step of each run on each of the measured batches."""
+
+        def made(numbers: list[int]) -> list[step.Batch]:
+            return [step.make_batch(session.codec, [self.rows[i] for i in numbers]) for session in self.sessions]
+
         self.session.model.train()
-        ready = loop.placed(self.session, self.rows, batches or self.batches)
-        for _ in batches or self.batches:
-            loss, _, _ = loop.train_step(self.session, self.optimizer, ready, 0.0)
+        for ready in loop.ahead(made, batches or self.batches, 2):
+            works = [step.Work(*work, 0.0) for work in zip(self.sessions, self.optimizers, [(batch,) for batch in ready], strict=True)]
+            done = step.train_step(works, self.stack)
             if self.style.released:
-                loss.item()  # transformers' Trainer looks whether each is finite
+                done[0].loss.item()  # transformers' Trainer looks whether each is finite
 
     def predict(self, examples: list[Example]) -> list[str]:
         return released_predict(self.session, examples) if self.style.released else loop.predict(self.session, examples)
@@ -265,16 +283,18 @@ def base_model(name: str, device: torch.device) -> tuple[nn.Module, object]:
     return answering(models.random_model(name, device)), Digits()
 
 
-def enter(style: Style, model: nn.Module, tokenizer, profile: str, name: str, device: str, **fields) -> loop.Session:
-    """A session of that style. The frozen weights are shared with `model` as far as their precision allows."""
+def enter(style: Style, model: nn.Module, tokenizer, profile: str, name: str, device: str, **fields) -> list[loop.Session]:
+    """The sessions of that style. The frozen weights are shared with `model` as far as their precision allows."""
     setup = PROFILES[profile]
     common = {"method": "adept", "batch_size": 32, "grad_accum": 1}
     chosen = {"task": setup.task or profile, "model": name, "device": device, **common, **setup.fields, **style.fields, **fields}
     config = resolve(chosen)
     shared = {id(p): p for p in model.parameters()} if config.precision != "bf16" else {}
     model = copy.deepcopy(model, shared)
-    session = loop.adapt(config, model if style.released else models.shorten_cross_attention(model), tokenizer)
-    return released(session) if style.released else session
+    if style.released:
+        return [released(loop.adapt(config, model, tokenizer))]
+    copies = [models.light_copy(models.shorten_cross_attention(model)) for _ in range(style.runs)]
+    return [loop.adapt(config, own, tokenizer) for own in copies]
 
 
 # Measuring ---------------------------------------------------------------------------------------------------------------
@@ -391,9 +411,9 @@ def measure_model(name: str, profile: str, styles: Sequence[str], parts: set[str
     contestants: dict[str, Contestant] = {}
     rows, validation = None, None
     for style in styles:
-        session = enter(STYLES[style], model, tokenizer, profile, name, str(device))
-        rows, validation = (rows, validation) if rows else make_rows(profile, session)  # the same rows for all
-        contestant = Contestant(session, STYLES[style], rows, measured_batches(rows, session.config))
+        sessions = enter(STYLES[style], model, tokenizer, profile, name, str(device))
+        rows, validation = (rows, validation) if rows else make_rows(profile, sessions[0])  # the same rows for all
+        contestant = Contestant(sessions, STYLES[style], rows, measured_batches(rows, sessions[0].config))
         if reason := step_too_large(contestant):
             yield {**described[style], "skipped": reason}
         else:
@@ -406,6 +426,7 @@ def measure_model(name: str, profile: str, styles: Sequence[str], parts: set[str
         for contestant in contestants.values():  # warm up: memory, and compilation of every shape
             contestant.train(contestant.batches if contestant.session.config.compile else contestant.batches[-1:])
         training = in_turns({style: contestant.train for style, contestant in contestants.items()}, repeats, device)
+        training = {style: [t / STYLES[style].runs for t in times] for style, times in training.items()}
     if parts & {"eval", "cycle"}:
 
         def evaluate(style: str) -> None:
@@ -468,7 +489,9 @@ def cycle_seconds(step: float, evaluation: float, profile: str, measured: int) -
 def measure_inference(name: str, profile: str, repeats: int, device: torch.device) -> Iterator[dict]:
     """Table 8's comparison on the rows of a profile: predictions a second."""
     model, tokenizer = base_model(name, device)
-    sessions = {label: enter(STYLES["ours"], model, tokenizer, profile, name, str(device), **fields) for label, fields in INFERENCE.items()}
+    sessions = {
+        label: enter(STYLES["ours"], model, tokenizer, profile, name, str(device), **fields)[0] for label, fields in INFERENCE.items()
+    }
     examples = synthetic(PROFILES[profile], 256, next(iter(sessions.values())), seed=1)
     works = {label: lambda session=session: loop.predict(session, examples) for label, session in sessions.items()}
     for work in works.values():

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from adept import loop, models, recompute
 from adept.config import RunConfig
 from adept.data import Example
+from adept.step import Stack, make_batch
 
 TYPES = dict.fromkeys(
     (F.layer_norm, F.softmax, F.log_softmax, F.cross_entropy, torch.softmax, torch.log_softmax, torch.pow, torch.rsqrt,
@@ -158,12 +159,12 @@ def count_run(config: RunConfig, tokenizer: object) -> tuple[Count, int]:
     gpu.enter_blocks(model)
     session = loop.adapt(config, model, tokenizer, torch.device("meta"))
     session.model.train()
-    codec = session.codec
+    codec, stack = session.codec, Stack([session])
     row = Example("", "", "", (), source_ids=(1,) * codec.max_source_len, target_ids=(1,) * codec.max_target_len)
-    batch = {name: ids.to("meta") for name, ids in codec.train_batch([row] * config.batch_size).items()}
+    inputs = make_batch(codec, [row] * config.batch_size).inputs
     with gpu, mock.patch.object(torch, "autocast", gpu.autocast), session.autocast():  # also where backward() runs blocks again
-        count = count_step(session.model, lambda: session.loss(batch))
-    return count, 4 * batch["labels"].numel() * session.model.config.vocab_size
+        count = count_step(session.model, lambda: stack.losses([inputs]).sum())
+    return count, 4 * inputs["labels"].numel() * session.model.config.vocab_size
 
 
 def largest_batch(config: RunConfig, tokenizer: object, room: int) -> int:

@@ -1,8 +1,8 @@
 """Where a sweep's runs are carried out: in this process, in processes of this machine, on a Ray cluster, or by a Slurm array.
 
-A launcher has `slots` (runs at a time), `submit(config, stop)`, `wait(seconds)` -> [(run id, outcome)] and `close()`, after which every run
-that was going has saved its checkpoint. What a run writes goes to its own folder, so launchers on several machines need nothing in
-common but the results folder.
+A launcher has `slots` (stacks of runs at a time, mostly of one run), `submit(stack)`, `wait(seconds)` -> [(run id, outcome)] and
+`close()`, after which every run that was going has saved its checkpoint. What a run writes goes to its own folder, so launchers on several
+machines need nothing in common but the results folder.
 
 python -m adept.launch FD is a worker of `Local`, which talks to it through that file descriptor.
 """
@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -34,6 +34,8 @@ Outcome = str | None
 """None: the record is written. BUSY: another process has the run. STOPPED: it fell behind. Else why it failed: one line, then details."""
 
 Judge = Callable[[int, list[dict]], bool]
+Job = tuple[RunConfig, Judge | None]
+"""A run, and who may stop it early (adept/loop.py)."""
 
 LOG = "log.txt"
 """Beside the run's other files: what it would have shown on a terminal of its own."""
@@ -47,34 +49,40 @@ PATIENCE = 60.0
 
 class Launcher(Protocol):
     slots: int
+    on_gpu: bool
 
-    def submit(self, config: RunConfig, stop: Judge | None = None) -> None: ...
+    def submit(self, stack: Sequence[Job]) -> None: ...
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]: ...
 
     def close(self) -> None: ...
 
 
-def attempt(config: RunConfig, stop: Judge | None = None) -> Outcome:
-    """One run from start to record. Its failure is told with the end of its traceback, a user's mistake in one line.
+def attempt(stack: Sequence[Job]) -> list[Outcome]:
+    """The runs of a stack from start to record. A failure is told with the end of its traceback, a user's mistake in one line.
 
     Raises Stopped (a KeyboardInterrupt) for a signal, with the training saved.
     """
-    from adept.loop import run
+    from adept.loop import run_stack
 
-    try:
-        if stop is not None and is_stopped(config):  # since it was planned, by another sweep
+    left = [(config, stop) for config, stop in stack if not (stop is not None and is_stopped(config))]  # since it was planned, by another
+    ended = {config.run_id: outcome_of(end) for (config, _), end in zip(left, run_stack(left), strict=True)}
+    return [ended.get(config.run_id, STOPPED) for config, _ in stack]
+
+
+def outcome_of(end: dict | Exception) -> Outcome:
+    match end:
+        case Claimed():
+            return BUSY
+        case EarlyStopped():
             return STOPPED
-        run(config, stop)
-    except Claimed:
-        return BUSY
-    except EarlyStopped:
-        return STOPPED
-    except UserError as error:
-        return str(error)
-    except Exception as error:
-        traceback.print_exc()
-        return "\n".join([f"{type(error).__name__}: {first_line(error)}", *traceback.format_exc().splitlines()[-LAST_LINES:-1]])
+        case UserError():
+            return str(end)
+        case Exception():
+            traceback.print_exception(end)
+            return "\n".join(
+                [f"{type(end).__name__}: {first_line(end)}", *"".join(traceback.format_exception(end)).splitlines()[-LAST_LINES:-1]]
+            )
     return None
 
 
@@ -84,18 +92,23 @@ class Here:
     slots = 1
 
     def __init__(self):
-        self.next: tuple[RunConfig, Judge | None] | None = None
+        import torch
 
-    def submit(self, config: RunConfig, stop: Judge | None = None) -> None:
-        self.next = config, stop
+        self.on_gpu = torch.cuda.is_available()
+        self.next: Sequence[Job] = ()
+
+    def submit(self, stack: Sequence[Job]) -> None:
+        self.next = stack
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
-        if self.next is None:
-            return []
-        (config, stop), self.next = self.next, None
-        return [(config.run_id, attempt(config, stop))]
+        stack, self.next = self.next, ()
+        return named(stack, attempt(stack)) if stack else []
 
     def close(self) -> None: ...
+
+
+def named(stack: Sequence[Job], outcomes: Sequence[Outcome]) -> list[tuple[str, Outcome]]:
+    return [(config.run_id, outcome) for (config, _), outcome in zip(stack, outcomes, strict=True)]
 
 
 # Logs -------------------------------------------------------------------------------------------------------------------
@@ -105,16 +118,16 @@ def log_path(config: RunConfig) -> Path:
     return run_folder(config.results_dir, config.run_id) / LOG
 
 
-def logged(config: RunConfig, stop: Judge | None = None) -> Outcome:
-    """attempt(), and whatever this process prints goes to the end of the run's log."""
-    path = log_path(config)
+def logged(stack: Sequence[Job]) -> list[Outcome]:
+    """attempt(), and whatever this process prints goes to the end of the first run's log."""
+    path = log_path(stack[0][0])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "ab")  # noqa: SIM115 - closed below
     except OSError as error:
-        return f"cannot write {path}: {error.strerror}"
+        return [f"cannot write {path}: {error.strerror}"] * len(stack)
     with file, shown_in(file):
-        return attempt(config, stop)
+        return attempt(stack)
 
 
 @contextlib.contextmanager
@@ -139,25 +152,25 @@ def flush() -> None:
 
 
 @dataclasses.dataclass
-class Job:
-    """A run that a worker has. start: the size of its log when it was handed over."""
+class Going:
+    """A stack that a worker has. start: the size of its log when it was handed over."""
 
-    config: RunConfig
+    stack: Sequence[Job]
     start: int
 
     @classmethod
-    def of(cls, config: RunConfig) -> Job:
-        path = log_path(config)
-        return cls(config, path.stat().st_size if path.is_file() else 0)
+    def of(cls, stack: Sequence[Job]) -> Going:
+        path = log_path(stack[0][0])
+        return cls(stack, path.stat().st_size if path.is_file() else 0)
 
-    def died(self, how: str) -> Outcome:
-        """The outcome of a run whose process is gone, with the last lines of its log."""
+    def died(self, how: str) -> list[Outcome]:
+        """The outcomes of runs whose process is gone, with the last lines of its log."""
         try:
-            text = log_path(self.config).read_bytes()[self.start :].decode("utf-8", errors="replace")
+            text = log_path(self.stack[0][0]).read_bytes()[self.start :].decode("utf-8", errors="replace")
         except OSError:
             text = ""
         shown = [line.rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")]  # a progress bar as it was last
-        return "\n".join([how, *[line for line in shown if line][-LAST_LINES:]])
+        return ["\n".join([how, *[line for line in shown if line][-LAST_LINES:]])] * len(self.stack)
 
 
 # Processes of this machine ----------------------------------------------------------------------------------------------
@@ -171,7 +184,7 @@ class Worker:
 
     def __init__(self, device: str, threads: int):
         self.device = device
-        self.job: Job | None = None
+        self.job: Going | None = None
         self.pipe, other = multiprocessing.Pipe()
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path}
@@ -181,13 +194,14 @@ class Worker:
         )  # fmt: skip
         other.close()
 
-    def submit(self, config: RunConfig, stop: Judge | None) -> None:
-        self.job = Job.of(config)
+    def submit(self, stack: Sequence[Job]) -> None:
+        self.job = Going.of(stack)
+        here = [(dataclasses.replace(config, device=self.device) if config.device == "auto" else config, stop) for config, stop in stack]
         with contextlib.suppress(BrokenPipeError):  # it died just now: wait() will tell
-            self.pipe.send((dataclasses.replace(config, device=self.device) if config.device == "auto" else config, stop))
+            self.pipe.send(here)
 
-    def outcome(self) -> Outcome:
-        """Of the run that it had. A process that died has failed it."""
+    def outcomes(self) -> list[Outcome]:
+        """Of the runs that it had. A process that died has failed them."""
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionError):
@@ -206,14 +220,14 @@ def serve(pipe: multiprocessing.connection.Connection) -> int:
     faulthandler.enable()  # a crash in C shows its place in the log
     while True:
         try:
-            config, stop = pipe.recv()
+            stack = pipe.recv()
         except EOFError:
             return 0
         try:
-            pipe.send(logged(config, stop))
-        except KeyboardInterrupt as signalled:  # the run's training is saved
+            pipe.send(logged(stack))
+        except KeyboardInterrupt as signalled:  # the runs' training is saved
             return getattr(signalled, "code", 130)
-        except OSError:  # the sweep is gone; the run is recorded
+        except OSError:  # the sweep is gone; the runs are recorded
             return 0
 
 
@@ -221,24 +235,23 @@ class Local:
     """`workers` processes, spread over the GPUs where there are any; without, the CPU cores are shared out among them."""
 
     def __init__(self, workers: int, gpus: int):
-        self.slots = workers
+        self.slots, self.on_gpu = workers, gpus > 0
         self.devices = [f"cuda:{number % gpus}" if gpus else "cpu" for number in range(workers)]
         self.threads = max(1, (os.cpu_count() or 1) // workers)
         self.workers: list[Worker | None] = [None] * workers
 
-    def submit(self, config: RunConfig, stop: Judge | None = None) -> None:
+    def submit(self, stack: Sequence[Job]) -> None:
         place = next(i for i, worker in enumerate(self.workers) if worker is None or worker.job is None)
         if self.workers[place] is None or self.workers[place].process.poll() is not None:
             self.workers[place] = Worker(self.devices[place], self.threads)
-        self.workers[place].submit(config, stop)
+        self.workers[place].submit(stack)
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
         busy = {worker.pipe: worker for worker in self.workers if worker is not None and worker.job is not None}
         done = []
         for pipe in multiprocessing.connection.wait(list(busy), timeout=seconds):
             worker = busy[pipe]
-            outcome = worker.outcome()
-            done.append((worker.job.config.run_id, outcome))
+            done += named(worker.job.stack, worker.outcomes())
             worker.job = None
         return done
 
@@ -279,12 +292,12 @@ class Ray:
         if not self.slots:
             ray.shutdown()
             raise UserError(f"the Ray cluster has no {per_run['GPU']:g} GPUs and 1 CPU for a run; --gpus_per_run 0 asks for no GPU")
-        self.slots = min(self.slots, workers or self.slots)
+        self.slots, self.on_gpu = min(self.slots, workers or self.slots), per_run["GPU"] > 0
         self.task = ray.remote(num_cpus=1, num_gpus=per_run["GPU"], max_retries=0)(in_folder)
-        self.running: dict[ray.ObjectRef, Job] = {}
+        self.running: dict[ray.ObjectRef, Going] = {}
 
-    def submit(self, config: RunConfig, stop: Judge | None = None) -> None:
-        self.running[self.task.remote(os.getcwd(), config, stop)] = Job.of(config)
+    def submit(self, stack: Sequence[Job]) -> None:
+        self.running[self.task.remote(os.getcwd(), stack)] = Going.of(stack)
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
         if not self.running:
@@ -293,10 +306,10 @@ class Ray:
         for task in self.ray.wait(list(self.running), timeout=seconds)[0]:
             job = self.running.pop(task)
             try:
-                outcome = self.ray.get(task)
+                outcomes = self.ray.get(task)
             except self.ray.exceptions.RayError as error:  # its worker or machine died
-                outcome = job.died(f"{type(error).__name__}: {first_line(error)}")
-            done.append((job.config.run_id, outcome))
+                outcomes = job.died(f"{type(error).__name__}: {first_line(error)}")
+            done += named(job.stack, outcomes)
         return done
 
     def close(self) -> None:
@@ -308,14 +321,14 @@ class Ray:
         self.ray.shutdown()
 
 
-def in_folder(folder: str, config: RunConfig, stop: Judge | None) -> Outcome:
-    """A Ray task: a run where the sweep's relative paths mean what they mean there."""
+def in_folder(folder: str, stack: Sequence[Job]) -> list[Outcome]:
+    """A Ray task: runs where the sweep's relative paths mean what they mean there."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ray.cancel() sends it; a cluster started by nohup would ignore it
     try:
         os.chdir(folder)
     except OSError as error:
-        return f"a machine of the Ray cluster cannot go to {folder}: {error.strerror}; its machines must share this folder"
-    return logged(config, stop)
+        return [f"a machine of the Ray cluster cannot go to {folder}: {error.strerror}; its machines must share this folder"] * len(stack)
+    return logged(stack)
 
 
 # A Slurm array ----------------------------------------------------------------------------------------------------------

@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,19 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adept import checkpoint, memory, models, results
+from adept import checkpoint, memory, models, recompute, results
 from adept.config import RunConfig, UserError, first_line
 from adept.data import IGNORED, Codec, Data, Example, batch_indices, load_data, pad
 from adept.early import EarlyStopped
 from adept.embedding import PromptedEmbedding
 from adept.methods import METHODS
 from adept.metrics import Answers, score
-from adept.optim import make_optimizer, parameter_groups, schedule, set_rates
+from adept.optim import make_optimizer, parameter_groups, schedule
 from adept.resume import Checkpoints, TrainState
 from adept.sandbox import require_protection
+from adept.step import Batch, Stack, Step, Work, batch_losses, compiled, make_batch, next_work, train_step
 from adept.stop import Signals, Stopped
 from adept.tasks import Task, task_of
-from adept.track import make_tracker
+from adept.track import make_tracker, say
 
 FREE_TEXT_LEN = 20
 """Target tokens with EOS where there are no labels (released code)."""
@@ -44,7 +46,7 @@ class Session:
     model: nn.Module
     codec: Codec
     device: torch.device
-    batch_loss: Callable[[nn.Module, dict[str, Tensor], int], Tensor]
+    batch_losses: Callable[[nn.Module, dict[str, Tensor], int, int], Tensor]
 
     @property
     def trainables(self) -> dict[str, nn.Parameter]:
@@ -54,11 +56,6 @@ class Session:
         """The predicted string for each source text, rendered as the task renders its rows ("review: ...")."""
         examples = [Example(str(i), source, "", ()) for i, source in enumerate(sources)]
         return predict(self, self.codec.encode(examples))
-
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Mean loss over the target tokens of a batch of the codec's."""
-        with self.autocast():
-            return self.batch_loss(self.model, batch, self.shared_prefix)
 
     @property
     def shared_prefix(self) -> int:
@@ -89,23 +86,64 @@ def seed_everything(seed: int) -> None:
 
 def open_session(config: RunConfig) -> Session:
     """Loads the model, applies the method (seeded), places it. Raises UserError for what cannot be loaded or does not fit."""
-    task_of(config).check(config)
-    pick_device(config.device)  # a device that is not there is told before gigabytes are read
-    return adapt(config, *models.load(config))
+    (session,) = open_sessions([config])
+    if isinstance(session, UserError):
+        raise session
+    return session
 
 
-def adapt(config: RunConfig, model: nn.Module, tokenizer) -> Session:
-    """open_session with a model and a tokenizer at hand. Every parameter of the model is frozen; it is changed in place."""
-    task, method, device = task_of(config), METHODS[config.method], pick_device(config.device)
+def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
+    """Sessions of runs of one model, which is loaded once: each has light copies of its modules and shares its weights.
+
+    What is wrong with one run's method stands in its place. Raises UserError for a model that cannot be loaded.
+    """
+    for config in configs:
+        task_of(config).check(config)
+    pick_device(configs[0].device)  # a device that is not there is told before gigabytes are read
+    model, tokenizer = models.load(configs[0])
+    copies = [model, *(models.light_copy(model) for _ in configs[1:])]
+    sessions: list = []
+    for config, own in zip(configs, copies, strict=True):
+        try:
+            sessions.append(apply_method(config, own, tokenizer))
+        except UserError as error:
+            sessions.append(error)
+    # Rounded to bf16 when every method has seen the weights as they were.
+    for i, (config, applied) in enumerate(zip(configs, sessions, strict=True)):
+        if not isinstance(applied, UserError):
+            try:
+                sessions[i] = place(config, applied, tokenizer)
+            except UserError as error:
+                sessions[i] = error
+    return sessions
+
+
+def adapt(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
+    """open_session with a model and a tokenizer at hand. Every parameter of the model is frozen; it is changed in place.
+
+    device: in place of the config's.
+    """
+    return place(config, apply_method(config, model, tokenizer), tokenizer, device)
+
+
+def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
+    task = task_of(config)
     task.permit(config)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     if task.cue is None and model.config.is_encoder_decoder:
         raise UserError(f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m")
     seed_everything(config.seed)
-    model = method.apply(model, tokenizer, config)
+    return METHODS[config.method].apply(model, tokenizer, config)
+
+
+def place(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
+    """The adapted model in its precision and on its device, with the codec of its task."""
+    task, method, device = task_of(config), METHODS[config.method], device or pick_device(config.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     if config.precision == "bf16":
         for parameter in model.parameters():  # not model.to(): buffers such as rotary frequencies need their digits
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
+    if config.checkpoint_activations:
+        recompute.checkpoint_blocks(model)
     model.to(device)
     wrapped = [m for m in model.modules() if isinstance(m, PromptedEmbedding)]
     vocab_size = wrapped[0].vocab_size if wrapped else 0
@@ -129,7 +167,7 @@ def adapt(config: RunConfig, model: nn.Module, tokenizer) -> Session:
             f"--prompt_len {prompt_len} + --max_source_len {config.max_source_len} + {answer_len} target tokens "
             f"exceed the model's {limit} positions"
         )
-    return Session(config, task, model, codec, device, compiled(config, device) if config.compile else batch_loss)
+    return Session(config, task, model, codec, device, compiled(config, device) if config.compile else batch_losses)
 
 
 # Evaluation -------------------------------------------------------------------------------------------------------------
@@ -256,25 +294,11 @@ def most_likely(session: Session, batch: dict[str, Tensor], labels: tuple[str, .
 # Training ---------------------------------------------------------------------------------------------------------------
 
 
-def micro_batches(session: Session, train: list[Example], skip: int = 0) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-    """Endless (batch on the device, ids of its examples), from batch number `skip` on."""
+def micro_batches(session: Session, train: list[Example], skip: int = 0) -> Iterator[Batch]:
+    """Endless, from batch number `skip` on, made while the device works on those before."""
     config = session.config
     order = batch_indices([e.length for e in train], config.batch_size, config.seed, group_by_length=config.group_by_length, skip=skip)
-    return placed(session, train, order)
-
-
-def placed(session: Session, train: list[Example], order: Iterable[Sequence[int]]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-    """(batch on the device, ids of its examples) for each list of row numbers, made while the device works on those before."""
-
-    def on_host(rows: Sequence[int]) -> tuple[dict[str, Tensor], list[str]]:
-        examples = [train[i] for i in rows]
-        batch = session.codec.train_batch(examples)
-        if session.device.type == "cuda":
-            batch = {name: ids.pin_memory() for name, ids in batch.items()}
-        return batch, [e.id for e in examples]
-
-    for batch, names in ahead(on_host, order, 2):
-        yield {name: ids.to(session.device, non_blocking=True) for name, ids in batch.items()}, names
+    return ahead(lambda rows: make_batch(session.codec, [train[i] for i in rows]), order, 2)
 
 
 def ahead(make: Callable, items: Iterable, count: int) -> Iterator:
@@ -289,43 +313,6 @@ def ahead(make: Callable, items: Iterable, count: int) -> Iterator:
             yield waiting.popleft().result()
 
 
-def batch_loss(model: nn.Module, batch: dict[str, Tensor], prefix: int) -> Tensor:
-    """Mean loss over the batch's target tokens. The first `prefix` tokens of a causal model's rows are the prompt, the same in each row
-    and blind to what follows, so their keys and values are computed once; the model's own dropout there is one draw for all rows."""
-    if not prefix:
-        return model(**batch, use_cache=False).loss
-    ids, kept = batch["input_ids"], batch["logits_to_keep"]
-    prompt = model(input_ids=ids[:1, :prefix], use_cache=True, logits_to_keep=kept.new_zeros(1)).past_key_values
-    prompt.batch_repeat_interleave(len(ids))
-    following = batch | {"input_ids": ids[:, prefix:], "logits_to_keep": kept - prefix}
-    return model(**following, past_key_values=prompt, use_cache=True).loss
-
-
-def compiled(config: RunConfig, device: torch.device) -> Callable:
-    """batch_loss through torch.compile, on a GPU in CUDA graphs: one for each shape, so that a step is not bound by its launches."""
-    graphs = device.type == "cuda" and config.grad_accum == 1  # summed gradients would lie in memory that the next replay overwrites
-    return torch.compile(batch_loss, mode="reduce-overhead" if graphs else None)
-
-
-def train_step(session: Session, optimizer: torch.optim.Optimizer, batches: Iterator, multiplier: float) -> tuple[Tensor, list[str], int]:
-    """One optimizer step over grad_accum forward passes -> (mean loss, ids of the examples, tokens that were no padding)."""
-    config = session.config
-    set_rates(optimizer, multiplier)
-    total, ids, tokens = torch.zeros((), device=session.device), [], 0
-    for _ in range(config.grad_accum):
-        batch, names = next(batches)
-        loss = session.loss(batch) / config.grad_accum
-        loss.backward()
-        total = total + loss.detach()
-        ids += names
-        tokens += batch["attention_mask"].sum()
-    if config.max_grad_norm:
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], config.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return total, ids, tokens
-
-
 Judge = Callable[[int, list[dict]], bool]
 """Asked after each evaluation but the last with (step, history): whether the run is to be left unfinished."""
 
@@ -337,23 +324,113 @@ def run(config: RunConfig, stop: Judge | None = None) -> dict:
     rates and the batch's ids), for a full disk and for too little memory; Claimed when another process is at this run; Stopped
     after Ctrl-C, SIGTERM or SIGUSR1, and EarlyStopped where `stop` says so, both with the training saved.
     """
+    (outcome,) = run_stack([(config, stop)])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def run_stack(jobs: Sequence[tuple[RunConfig, Judge | None]]) -> list[dict | Exception]:
+    """run() of several runs at once, on one model that is loaded once: their records, or what run() would raise.
+
+    Their training steps are computed together (adept/step.py); each ends, fails or is stopped early without the others. Their
+    stack_key()s must be equal. Raises Stopped after a signal, with every run's training saved.
+    """
+    with Signals() as signals:
+        shared: dict = {}
+        return drive([life(config, signals, stop, shared) for config, stop in jobs], signals)
+
+
+def drive(lives: Sequence[Life], signals: Signals) -> list[dict | Exception]:
+    """Gives the runs their sessions and their steps, those of all that want one together, until each has ended."""
+    outcomes: list = [None] * len(lives)
+    wanted: dict[int, RunConfig | Work] = {}
+    ends: list[BaseException] = []  # of the process: a signal, mostly
+
+    def goes_on(i: int, answer: Session | Step | BaseException | None) -> None:
+        wanted.pop(i, None)
+        try:
+            wanted[i] = lives[i].throw(answer) if isinstance(answer, BaseException) else lives[i].send(answer)
+        except StopIteration as end:
+            outcomes[i] = end.value
+        except Exception as error:
+            outcomes[i] = error
+        except BaseException as error:
+            ends.append(error)
+
+    def answer(numbers: Sequence[int], answers: Sequence) -> None:
+        """To every run, also when a signal has met one of them: those after it have made their step, too, and save it."""
+        for i, each in zip(numbers, answers, strict=True):
+            goes_on(i, each)
+        if ends:
+            raise ends[0]
+
+    try:
+        answer(range(len(lives)), [None] * len(lives))
+        if configs := list(wanted.values()):
+            with signals.at_once(), memory.told(memory.loading(configs[0])):
+                sessions = open_sessions(configs)
+            answer(tuple(wanted), sessions)
+        stack_of, most = functools.cache(lambda *numbers: Stack([wanted[i].session for i in numbers])), len(lives)
+        while wanted:
+            together = tuple(wanted)[:most]  # who goes on is put at the end, so that all get their turn
+            steps = steps_of([wanted[i] for i in together], stack_of(*together))
+            if steps is not None:
+                answer(together, steps)
+            else:
+                most = len(together) // 2
+                say(f"too little memory for {len(together)} runs together: {most} at a time")
+    except BaseException as error:
+        for i in tuple(wanted):  # these wait for a step that is not made
+            goes_on(i, Stopped(error.number) if isinstance(error, Stopped) else error)
+        if not isinstance(error, Exception):
+            raise
+    return outcomes
+
+
+def steps_of(works: Sequence[Work], stack: Stack) -> Sequence[Step | Exception] | None:
+    """train_step(), or what it raises for each of the runs; None where several have too little memory together."""
+    config = works[0].session.config
+    try:
+        with memory.told(memory.training(config), memory.TrainingMemory):
+            return train_step(works, stack)
+    except memory.TrainingMemory as error:
+        if len(works) == 1:
+            return [error]
+    except Exception as error:
+        return [error] * len(works)
+    for work in works:  # of what was accumulated before memory ran out
+        work.optimizer.zero_grad(set_to_none=True)
+    memory.release(stack.device)
+    return None
+
+
+Life = Generator["RunConfig | Work", "Session | Step", dict]
+
+
+def life(config: RunConfig, signals: Signals, stop: Judge | None, shared: dict) -> Life:
+    """A run from its start or its last checkpoint to its written record, which it returns. What it raises is in run().
+
+    It yields its config, for a session, then a Work for each optimizer step, for its Step: who drives it may do so for several at once.
+    """
     if (done := results.finished(config.results_dir, config.run_id)) is not None:
         return done
-    with results.claim(config.results_dir, config.run_id), Signals() as signals:
+    with results.claim(config.results_dir, config.run_id):
         # Another process may have finished it between the look and the claim.
-        return results.find(config.results_dir, config.run_id) or complete(config, signals, stop)
+        return results.find(config.results_dir, config.run_id) or (yield from complete(config, signals, stop, shared))
 
 
-def complete(config: RunConfig, signals: Signals, stop: Judge | None) -> dict:
-    """From the start or the last checkpoint to the written record."""
+def complete(config: RunConfig, signals: Signals, stop: Judge | None, shared: dict) -> Life:
+    """life() once it is this process's. shared: data that the runs of a stack have in common."""
     task = task_of(config)
+    sample = config.few_shot and config.seed  # all else that the data depend on is in the stack's key
     task.permit(config)
     with signals.at_once(), memory.told(memory.loading(config)):
         protection = require_protection() if task.runs_code else None
-        data = load_data(task, config)
-        session = open_session(config)
-        encode = session.codec.encode
-        data = dataclasses.replace(data, train=encode(data.train), validation=encode(data.validation), test=encode(data.test))
+        data = once(shared, ("rows", sample), lambda: load_data(task, config))
+    session = yield config
+    with signals.at_once():
+        data = once(shared, ("ids", sample), lambda: encoded(data, session.codec))
 
     groups = parameter_groups(session.model, METHODS[config.method].rates(config), config)
     described = {group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups}
@@ -365,7 +442,7 @@ def complete(config: RunConfig, signals: Signals, stop: Judge | None) -> dict:
         checkpoint.restore(session.model, checkpoint.find_adapter(config.init_from, config.results_dir))
     with make_tracker(config, folder, described, session, state.step) as tracker:
         try:
-            train(session, data, optimizer, state, tracker, checkpoints, signals, stop)
+            yield from train(session, data, optimizer, state, tracker, checkpoints, signals, stop)
             checkpoint.assign(session.trainables, state.best["weights"])
             with evaluating(session, state, signals):
                 started = time.perf_counter()
@@ -384,6 +461,8 @@ def complete(config: RunConfig, signals: Signals, stop: Judge | None) -> dict:
     record = results.make_record(session, data, described, state.history, state.best, test, timing)
     if state.resumed:
         record["provenance"]["resumed"] = state.resumed
+    if state.stacked > 1:
+        record["provenance"]["stacked"] = state.stacked
     if protection is not None:
         record["notes"].append(protection)
     if agreement is not None:
@@ -397,6 +476,17 @@ def complete(config: RunConfig, signals: Signals, stop: Judge | None) -> dict:
     results.write(config.results_dir, record)
     checkpoints.remove()
     return record
+
+
+def once(made: dict, key: Hashable, make: Callable):
+    """made[key], made by the first who asks."""
+    if key not in made:
+        made[key] = make()
+    return made[key]
+
+
+def encoded(data: Data, codec: Codec) -> Data:
+    return dataclasses.replace(data, train=codec.encode(data.train), validation=codec.encode(data.validation), test=codec.encode(data.test))
 
 
 @contextlib.contextmanager
@@ -426,8 +516,8 @@ def train(
     checkpoints: Checkpoints,
     signals: Signals,
     stop: Judge | None = None,
-) -> None:
-    """Takes `state` from where it is to the last step. Evaluates every eval_every steps and after the last one.
+) -> Generator[Work, Step, None]:
+    """Takes `state` from where it is to the last step, yielding the work of each. Evaluates every eval_every steps and after the last one.
 
     Where nothing validates (MBPP), the last step is the best. Raises Stopped between two steps or within an evaluation, EarlyStopped
     after one.
@@ -465,12 +555,15 @@ def train(
         if last:
             return
         started = time.perf_counter()
-        with memory.told(memory.training(config)):
-            loss, ids, count = train_step(session, optimizer, batches, multiplier(step))
+        work = next_work(session, optimizer, batches, multiplier(step))
+        waited = time.perf_counter() - started
+        done = yield work
         state.step += 1
-        state.unread.append((step, loss, ids))
-        state.tokens, state.examples = state.tokens + count, state.examples + len(ids)
-        state.train_seconds += time.perf_counter() - started
+        state.unread.append((step, done.loss, [name for batch in work.batches for name in batch.ids]))
+        state.tokens += sum(batch.tokens for batch in work.batches)
+        state.examples += sum(len(batch.ids) for batch in work.batches)
+        state.train_seconds += waited + done.seconds
+        state.stacked = max(state.stacked, done.runs)
 
 
 def read_losses(state: TrainState, optimizer: torch.optim.Optimizer | None) -> None:

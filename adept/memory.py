@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
+
+import torch
 
 from adept.config import RunConfig, UserError
 
@@ -15,6 +18,10 @@ class EvaluationMemory(UserError):
     """Memory ran out in an evaluation, which changes nothing of the training."""
 
 
+class TrainingMemory(UserError):
+    """Memory ran out in a training step, before it changed a parameter."""
+
+
 @contextlib.contextmanager
 def told(remedy: str, kind: type[UserError] = UserError) -> Iterator[None]:
     """Raises `kind` with the remedy for whatever the libraries raise when memory runs out."""
@@ -24,6 +31,13 @@ def told(remedy: str, kind: type[UserError] = UserError) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS):
             raise
         raise kind(f"out of memory {remedy}") from error
+
+
+def release(device: torch.device) -> None:
+    """Gives back what a step that ran out of memory still holds."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def loading(config: RunConfig) -> str:

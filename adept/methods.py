@@ -27,6 +27,7 @@ class Method:
     evaluation: RunConfig fields that change how a trained adapter is evaluated; None, in all of them, is as it was trained.
     virtual_prompt: the collator prepends cfg.prompt_len ids.
     folds: its offset depends on the token alone, so that --fold can put it into the embedding table.
+    stacks: all that it trains lies in its PromptedEmbedding, so that several runs can share one model (adept/step.py).
     """
 
     apply: Callable[[PreTrainedModel, PreTrainedTokenizerBase, RunConfig], nn.Module]
@@ -35,6 +36,7 @@ class Method:
     evaluation: tuple[str, ...] = ()
     virtual_prompt: bool = False
     folds: bool = False
+    stacks: bool = False
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -150,13 +152,14 @@ METHODS: dict[str, Method] = {
     "zero_shot": Method(apply=frozen, lrs={}),
     "full": Method(apply=full, lrs={r".*": "lr"}),
     "lora": Method(apply=peft_library(lora_config), lrs={r".*\.lora_[AB]\..*": "lr"}, uses=("rank", "lora_alpha", "lora_dropout")),
-    "pt": Method(apply=prompted(), lrs=PROMPT_RATE, uses=PROMPT_FIELDS, virtual_prompt=True),
+    "pt": Method(apply=prompted(), lrs=PROMPT_RATE, uses=PROMPT_FIELDS, virtual_prompt=True, stacks=True),
     "dept": Method(
         apply=prompted(position_offset),
         lrs=PROMPT_RATE | OFFSET_RATE,
         uses=(*PROMPT_FIELDS, "rank", "offset_len", "offset_alpha"),
         evaluation=("offset_shift", "without_offset"),
         virtual_prompt=True,
+        stacks=True,
     ),
     "adept": Method(
         apply=prompted(token_offset),
@@ -165,6 +168,7 @@ METHODS: dict[str, Method] = {
         evaluation=("without_offset",),
         virtual_prompt=True,
         folds=True,
+        stacks=True,
     ),
     # What the released code runs under the names of its baselines (discrepancies f-7 and f-8 of the protocol notes).
     "pt_table": Method(
@@ -177,6 +181,7 @@ METHODS: dict[str, Method] = {
         evaluation=("without_offset",),
         virtual_prompt=True,
         folds=True,
+        stacks=True,
     ),
 }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adept.config import RunConfig, UserError, first_line
 
@@ -137,6 +138,11 @@ def forward_flops(config: PretrainedConfig, source: int, target: int, shared: in
     weights = (tokens - shared) * layers * block + target * width * config.vocab_size
     seen = (tokens * (tokens + 1) - shared * (shared + 1)) / 2
     return 2.0 * weights, 4.0 * layers * seen * inner
+
+
+def light_copy(model: nn.Module) -> nn.Module:
+    """The model again, with modules of its own and the same parameters."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def shorten_cross_attention(model: PreTrainedModel) -> PreTrainedModel:

@@ -30,7 +30,7 @@ from adept.track import say
 if TYPE_CHECKING:
     from adept.loop import Session
 
-SCHEMA = 1
+SCHEMA = 2
 SAVE_SECONDS = 600.0
 """A checkpoint is written at least this often, so that a slow machine loses no more."""
 
@@ -48,9 +48,10 @@ class TrainState:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     examples: int = 0
-    tokens: int | Tensor = 0  # that were no padding; counted on the device
+    tokens: int = 0  # that were no padding
     logged: int = 0  # bytes of metrics.jsonl
     resumed: list[dict] = field(default_factory=list)  # {"step", "git", "dirty"}: where it was resumed, and the code until there
+    stacked: int = 1  # most runs that were computed together with it, itself included
 
     @property
     def evaluated(self) -> bool:
@@ -69,7 +70,7 @@ class TrainState:
         }
 
 
-PLAIN = ("step", "history", "shown", "train_seconds", "eval_seconds", "examples", "tokens", "logged", "resumed")
+PLAIN = ("step", "history", "shown", "train_seconds", "eval_seconds", "examples", "tokens", "logged", "resumed", "stacked")
 """TrainState's fields that are JSON as they are. The losses become a tensor, the best weights too; nothing is unread in a checkpoint."""
 
 
@@ -106,7 +107,7 @@ class Checkpoints:
             with files.told(self.metrics), self.metrics.open("rb+") as file:
                 os.fsync(file.fileno())
                 state.logged = file.seek(0, os.SEEK_END)
-        plain = {name: getattr(state, name) for name in PLAIN} | {"tokens": int(state.tokens)}
+        plain = {name: getattr(state, name) for name in PLAIN}
         plain["best"] = {name: value for name, value in state.best.items() if name != "weights"}
         generators, tensors = random_state(self.session.device)
         tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)

@@ -18,7 +18,7 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, number: int):
-        self.name, self.code = signal.Signals(number).name, 128 + number
+        self.number, self.name, self.code = number, signal.Signals(number).name, 128 + number
         super().__init__(f"stopped by {self.name}; finished runs are recorded, the same command goes on")
 
 

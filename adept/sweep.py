@@ -44,6 +44,7 @@ from adept.config import FIELDS, ROOT, OneLineParser, RunConfig, UserError, comm
 from adept.early import EarlyStopping, forget, is_stopped
 from adept.launch import BUSY, STOPPED, Here, Launcher, Local, Outcome, Ray, submit_to_slurm
 from adept.methods import find_method, method_specific_fields
+from adept.step import stack_key
 from adept.stop import Signals, told
 from adept.tasks import find_task, task_names, task_specific_fields
 
@@ -365,15 +366,27 @@ POLL_SECONDS = 5.0
 """Between looks at runs that another sweep is doing."""
 
 
+@dataclass(frozen=True)
+class Started:
+    run: Run
+    stack: frozenset[str]  # run ids that were started together
+    at: float = field(default_factory=time.monotonic)
+
+
 @dataclass
 class Progress:
     """What a sweep has done so far."""
 
     slots: int
-    running: dict[str, tuple[Run, float]] = field(default_factory=dict)  # run id -> (run, when it was started)
+    running: dict[str, Started] = field(default_factory=dict)  # by run id
     elsewhere: dict[str, float] = field(default_factory=dict)  # run id -> when to look again whether another sweep is done with it
     seconds: list[float] = field(default_factory=list)  # of the runs that this sweep finished
     failures: dict[str, list[str]] = field(default_factory=dict)  # run id -> outcome of each attempt
+
+    @property
+    def busy(self) -> int:
+        """Slots of the launcher in use."""
+        return len({started.stack for started in self.running.values()})
 
     @property
     def failed(self) -> dict[str, str]:
@@ -403,10 +416,37 @@ def every_run(tables: Sequence[Table]) -> list[Run]:
     return list({(run.id, run.pending): run for table in tables for run in table.runs()}.values())
 
 
-def carry_out(tables: Sequence[Table], launcher: Launcher, *, early_stopping: bool = False) -> dict[str, str]:
+STACKED_TOKENS = 65_536
+"""A stack's step has at most so many, counted at the longest sources; memory decides where it is less (adept/loop.py)."""
+
+MOST_STACKED = 8
+
+
+def stacks(ready: Sequence[Run], progress: Progress, most: int | None, on_gpu: bool) -> list[list[Run]]:
+    """`ready` in stacks of runs that one slot takes together, at most `most` each.
+
+    None: as many as a GPU, which single runs of short texts leave idle, gets work for; one on a CPU, which gains nothing. No more than keep
+    all slots busy, and what has failed is tried again alone.
+    """
+    share = -(-len(ready) // progress.slots)
+    made: list[list[Run]] = []
+    open_stacks: dict[tuple, list[Run]] = {}
+    for run in ready:
+        config, key = run.config, None if run.id in progress.failures else stack_key(run.config)
+        tokens = config.batch_size * ((config.prompt_len or 0) + config.max_source_len)
+        fitting = min(MOST_STACKED, STACKED_TOKENS // tokens) if on_gpu and config.device != "cpu" else 1
+        if key is None or len(open_stacks.get(key, ())) >= min(share, most or fitting) or key not in open_stacks:
+            made.append([])
+            open_stacks[key] = made[-1]
+        open_stacks[key].append(run)
+    return made
+
+
+def carry_out(tables: Sequence[Table], launcher: Launcher, *, early_stopping: bool = False, stack: int | None = 1) -> dict[str, str]:
     """Runs whatever of the tables is not done, as finished runs decide it, until nothing more can be done.
 
-    Returns {run id: why} of the runs that failed twice. A run that another sweep on the same results folder is doing is waited for.
+    stack: the most runs that are trained together on one model; None: as many as help where the launcher is. Returns {run id: why} of the
+    runs that failed twice. A run that another sweep on the same results folder is doing is waited for.
     """
     runs, progress = every_run(tables), Progress(launcher.slots)
     if not early_stopping:
@@ -416,10 +456,13 @@ def carry_out(tables: Sequence[Table], launcher: Launcher, *, early_stopping: bo
     while True:
         undone = [run for run in runs if not (run.pending or run.done or run.id in progress.failed or run.id in progress.running)]
         ready = [run for run in undone if progress.elsewhere.get(run.id, 0) <= time.monotonic()]
-        for run in ready[: launcher.slots - len(progress.running)]:
-            progress.elsewhere.pop(run.id, None)
-            progress.running[run.id] = run, time.monotonic()
-            launcher.submit(run.config, EarlyStopping(run.config, run.rivals) if early_stopping and run.rivals else None)
+        for together in stacks(ready, progress, stack, launcher.on_gpu)[: launcher.slots - progress.busy]:
+            ids = frozenset(run.id for run in together)
+            for run in together:
+                progress.elsewhere.pop(run.id, None)
+                progress.running[run.id] = Started(run, ids)
+            judges = [EarlyStopping(run.config, run.rivals) if early_stopping and run.rivals else None for run in together]
+            launcher.submit([(run.config, judge) for run, judge in zip(together, judges, strict=True)])
         if not undone and not progress.running:
             print(progress.line(runs), file=sys.stderr)
             for run in runs:
@@ -438,16 +481,16 @@ def carry_out(tables: Sequence[Table], launcher: Launcher, *, early_stopping: bo
 
 def tell(run_id: str, outcome: Outcome, progress: Progress) -> bool:
     """Takes a run's outcome into `progress` and prints it; False where another sweep has the run, so that nothing is new."""
-    run, started = progress.running.pop(run_id)
+    started = progress.running.pop(run_id)
     if outcome == BUSY:
         progress.elsewhere[run_id] = time.monotonic() + POLL_SECONDS
         return False
-    folder = run.config.results_dir
+    folder = started.run.config.results_dir
     record = results.find(folder, run_id)
     if outcome == STOPPED:
         print(f"{run_id}: stopped early", file=sys.stderr)
     elif outcome is None and record is not None:
-        progress.seconds.append(time.monotonic() - started)
+        progress.seconds.append((time.monotonic() - started.at) / len(started.stack))
         print(results.table_line(record), flush=True)
     else:
         outcome = outcome or f"it ended, but its record is not in {folder}: do the machines share this folder?"
@@ -469,6 +512,8 @@ def check_launch(rest: argparse.Namespace) -> None:
             raise UserError(f"--{name} has no effect with --launch {kind}; it is for --launch {' and '.join(kinds)}")
     if getattr(rest, "workers", 1) < 1:
         raise UserError(f"--workers must be a whole number >= 1, not {rest.workers}")
+    if str(getattr(rest, "stack", "auto")) != "auto" and not (rest.stack.isdigit() and int(rest.stack)):
+        raise UserError(f"--stack must be a whole number >= 1 or auto, not {rest.stack}")
     if getattr(rest, "gpus_per_run", 0) < 0:
         raise UserError(f"--gpus_per_run must be a number >= 0, not {rest.gpus_per_run:g}")
 
@@ -554,6 +599,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--workers", type=int, help="local: processes (one a GPU); slurm: elements of the array (8); ray: runs at a time")
     parser.add_argument("--ray_address", help="the cluster's address, 'auto' for the one this machine belongs to; none: a local one")
     parser.add_argument("--gpus_per_run", type=float, help="ray: 0.25 puts four runs on one GPU [1 where there are GPUs]")
+    parser.add_argument(
+        "--stack", help="runs of a task and model that are trained together on one model; auto: on GPUs, as many as help [auto]"
+    )
     parser.add_argument("--slurm_options", help='sbatch\'s own: --slurm_options="--partition=gpu --gres=gpu:1 --time=24:00:00"')
     try:
         overrides, rest = parse(parser, arguments)
@@ -568,7 +616,10 @@ def main(arguments: list[str]) -> int:
             return 0
         with contextlib.closing(launcher_of(rest)) as launcher, Signals() as signals, signals.at_once():
             try:
-                failures = carry_out(tables, launcher, early_stopping="early_stopping" in rest)
+                stack = getattr(rest, "stack", "auto")
+                failures = carry_out(
+                    tables, launcher, early_stopping="early_stopping" in rest, stack=None if stack == "auto" else int(stack)
+                )
             except KeyboardInterrupt:  # Ray raises one of its own: say which signal it was
                 signals.check()
                 raise

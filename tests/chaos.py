@@ -140,10 +140,10 @@ def command(table: Path, results_dir: Path) -> int:
     """What `python -m adept.sweep` does. Each run that is begun is noted in RESULTS_DIR/begun."""
     original = loop.complete
 
-    def noted(config, signals, stop):
+    def noted(config, *rest):
         with open(results_dir / "begun", "a", encoding="utf-8") as file:
             file.write(f"{config.run_id}\n")
-        return original(config, signals, stop)
+        return original(config, *rest)
 
     loop.complete = noted
     results_dir.mkdir(parents=True, exist_ok=True)

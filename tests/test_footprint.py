@@ -3,7 +3,7 @@
 import pytest
 from torch.profiler import profile
 
-from adept import bench, footprint, loop, models
+from adept import bench, footprint, loop, models, step
 from adept.config import resolve
 from adept.data import Example
 
@@ -36,16 +36,17 @@ def test_counted_peak_is_the_allocators(name, checkpointed):
     model = models.shorten_cross_attention(models.random_model(name, **SMALL[name]))
     session = loop.adapt(config, model, bench.Digits())
     rows = [Example("", "", "", (), source_ids=(2,) * length, target_ids=(2,) * 3) for length in (128, 120, 128, 90)]
-    batch = session.codec.train_batch(rows)
+    batch = step.make_batch(session.codec, rows)
     session.model.train()
+    stack = step.Stack([session])
 
-    def step() -> None:
-        session.loss(batch).backward()
+    def train() -> None:
+        stack.losses([batch.inputs]).sum().backward()
         session.model.zero_grad()
 
-    step()
-    measured = allocated(step)
-    count = footprint.count_step(session.model, lambda: session.loss(batch))
+    train()
+    measured = allocated(train)
+    count = footprint.count_step(session.model, lambda: stack.losses([batch.inputs]).sum())
     assert count.peak == pytest.approx(measured, rel=1e-3)
     assert 0 < count.saved <= count.peak
     assert count.weights == sum(t.numel() * t.element_size() for t in {*session.model.parameters(), *session.model.buffers()})

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from adept.data import Example
-from adept.loop import open_session, train_step
+from adept.loop import open_session
 from adept.methods import METHODS
 from adept.optim import make_optimizer, parameter_groups, schedule
 from adept.results import package_version
+from adept.step import make_batch, next_work, train_step
 
 GOLDEN = Path(__file__).with_name("golden.json")
 PACKAGES = ("torch", "transformers", "peft")
@@ -58,8 +59,9 @@ def three_steps(config) -> dict:
     fill(session.model)
     optimizer, multiplier = make_optimizer(parameter_groups(session.model, METHODS[config.method].lrs, config), config), schedule(config)
     session.model.train()
-    batch = session.codec.train_batch(BATCH)
-    losses = [float(train_step(session, optimizer, iter([(batch, [])]), multiplier(step))[0]) for step in range(STEPS)]
+    batch = make_batch(session.codec, BATCH)
+    works = [next_work(session, optimizer, iter([batch]), multiplier(step)) for step in range(STEPS)]
+    losses = [float(step.loss) for work in works for step in train_step([work])]
     norm = torch.stack([parameter.detach().double().square().sum() for parameter in session.trainables.values()]).sum().sqrt()
     return {"losses": [float(f"{loss:.8g}") for loss in losses], "norm": float(f"{float(norm):.8g}")}
 

@@ -88,7 +88,17 @@ def fake_run(monkeypatch):
             }  # fmt: skip
             results.write(config.results_dir, record)
 
+        def run_stack(jobs):
+            ends = []
+            for job in jobs:
+                try:
+                    ends.append(run(*job))
+                except Exception as error:
+                    ends.append(error)
+            return ends
+
         monkeypatch.setattr(loop, "run", run)
+        monkeypatch.setattr(loop, "run_stack", run_stack)
         return calls
 
     return install
@@ -127,7 +137,7 @@ def test_finished_runs_skip_themselves_and_the_line_counts(tmp_path, fake_run, c
 def test_the_time_to_go_is_that_of_the_runs_done(tmp_path):
     runs = load(write_table(tmp_path, [{"prompt_lr": [1, 2, 3, 4, 5]}])).runs()
     progress = sweep.Progress(slots=2, seconds=[600.0, 1200.0])
-    progress.running = {runs[0].id: (runs[0], 0.0)}
+    progress.running = {runs[0].id: sweep.Started(runs[0], frozenset([runs[0].id]))}
     assert progress.line(runs) == "done 0 of 5 · running 1 · failed 0 · left 4 · 45 min to go"  # three rounds of a quarter of an hour
     assert [sweep.duration(seconds) for seconds in (9, 100, 3600 * 5 + 1700)] == ["9 s", "2 min", "5 h 28 min"]
 
@@ -151,7 +161,7 @@ def test_runs_that_wait_for_a_failed_one_are_told(tmp_path, fake_run, capsys):
 
 def test_a_record_that_is_not_in_the_folder_is_a_failure(tmp_path, monkeypatch, fast):
     file = write_table(tmp_path, [{"prompt_lr": 1}])
-    monkeypatch.setattr(loop, "run", lambda *_: None)
+    monkeypatch.setattr(loop, "run_stack", lambda jobs: [{} for _ in jobs])
     ((_, why),) = sweep.carry_out([load(file)], Here()).items()
     assert "do the machines share this folder?" in why
 
@@ -229,8 +239,8 @@ def test_hopeless_grid_points_are_stopped_and_go_on_without_the_flag(tmp_path, s
 def test_a_run_that_another_sweep_stopped_since_is_not_begun(tmp_path, monkeypatch):
     config = load(write_table(tmp_path, [{"prompt_lr": 1}])).runs()[0].config
     results.write_atomically(early.stopped_path(config), "{}")
-    monkeypatch.setattr(loop, "run", lambda *_: pytest.fail("it was begun"))
-    assert launch.attempt(config, early.EarlyStopping(config, ("a", "b"))) == STOPPED
+    monkeypatch.setattr(loop, "open_sessions", lambda *_: pytest.fail("it was begun"))
+    assert launch.attempt([(config, early.EarlyStopping(config, ("a", "b")))]) == [STOPPED]
 
 
 # Processes of this machine ----------------------------------------------------------------------------------------------
@@ -241,10 +251,14 @@ class Killing(Local):
 
     victim, killed = "", 0
 
+    @staticmethod
+    def ids(worker):
+        return [config.run_id for config, _ in worker.job.stack]
+
     def wait(self, seconds):
         for worker in self.workers:
-            if worker is not None and worker.job is not None and worker.job.config.run_id == self.victim and not self.killed:
-                if (launch.run_folder(worker.job.config.results_dir, self.victim) / "metrics.jsonl").exists():
+            if worker is not None and worker.job is not None and self.victim in self.ids(worker) and not self.killed:
+                if (launch.run_folder(worker.job.stack[0][0].results_dir, self.victim) / "metrics.jsonl").exists():
                     os.kill(worker.process.pid, signal.SIGKILL)
                     type(self).killed += 1
                     self.killed = 1
@@ -276,10 +290,10 @@ def test_a_dead_process_is_told_with_the_last_lines_of_its_log(tmp_path):
     config = resolve({"task": "rte", "method": "pt", "results_dir": str(tmp_path)})
     path = launch.log_path(config)
     results.write_atomically(path, "of an earlier attempt\n")
-    job = launch.Job.of(config)
+    job = launch.Going.of([(config, None)])
     with path.open("a") as file:
         file.write("one\n\ntwo\n  5%\r 10%\r 20%\nthree\nSegmentation fault\n")
-    assert job.died("it died") == "it died\ntwo\n 20%\nthree\nSegmentation fault"
+    assert job.died("it died") == ["it died\ntwo\n 20%\nthree\nSegmentation fault"]
     assert launch.ending(3) == "ended with exit code 3"
     assert launch.ending(-signal.SIGSEGV) == "was ended by SIGSEGV"
 
@@ -287,12 +301,13 @@ def test_a_dead_process_is_told_with_the_last_lines_of_its_log(tmp_path):
 def test_what_a_run_shows_is_in_its_log(tmp_path, capfd, monkeypatch):
     config = resolve({"task": "rte", "method": "pt", "results_dir": str(tmp_path)})
     monkeypatch.setattr(launch, "attempt", lambda *_: os.system("echo from a child; echo badly >&2"))
-    launch.logged(config)
+    launch.logged([(config, None)])
     assert launch.log_path(config).read_text() == "from a child\nbadly\n"
     os.write(1, b"after it\n")
     assert capfd.readouterr().out == "after it\n"
     (tmp_path / "file").touch()
-    assert "cannot write" in launch.logged(resolve({"task": "rte", "method": "pt", "results_dir": str(tmp_path / "file")}))
+    (told,) = launch.logged([(resolve({"task": "rte", "method": "pt", "results_dir": str(tmp_path / "file")}), None)])
+    assert told.startswith("cannot write")
 
 
 def test_ctrl_c_reaches_the_workers_as_sigterm_and_loses_nothing(tmp_path):
@@ -401,7 +416,7 @@ def test_a_ray_cluster_survives_the_death_of_a_worker_and_saves_what_is_interrup
         long = write_table(tmp_path, [{"prompt_lr": [0.4, 0.5]}], steps=100_000, eval_every=100_000, log_every=1)
         runs = sweep.load_table(long, {"results_dir": "results"}).runs()
         for run in runs:
-            launcher.submit(run.config)
+            launcher.submit([(run.config, None)])
         live = [launch.run_folder("results", run.id) / "metrics.jsonl" for run in runs]
         with soon("the training of two runs") as wait:
             while not all(path.exists() and path.stat().st_size for path in live):

@@ -64,7 +64,7 @@ def test_record_and_files_are_as_the_contract_has_them(make_config, tmp_path):
 def test_a_finished_run_is_not_run_again(make_config, monkeypatch):
     config = make_config("t5", "pt")
     record = loop.run(config)
-    monkeypatch.setattr(loop, "open_session", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(loop, "open_sessions", lambda *_: pytest.fail("ran again"))
     assert loop.run(config) == record
 
 
@@ -93,7 +93,7 @@ def test_gradient_accumulation_sums_to_one_large_batch(make_config, family):
         session = loop.open_session(config)
         train = session.codec.encode(load_data(session.task, config).train)
         optimizer = make_optimizer(parameter_groups(session.model, METHODS["adept"].lrs, config), config)
-        loop.train_step(session, optimizer, loop.micro_batches(session, train), 1.0)
+        loop.train_step([loop.next_work(session, optimizer, loop.micro_batches(session, train), 1.0)])
         sessions.append(session)
     for ours, theirs in zip(*(s.trainables.values() for s in sessions), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5)

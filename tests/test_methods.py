@@ -10,9 +10,10 @@ from conftest import FAMILIES
 from adept import checkpoint
 from adept.config import resolve
 from adept.data import load_data
-from adept.loop import evaluate, micro_batches, open_session, run, train_step
+from adept.loop import evaluate, micro_batches, open_session, run
 from adept.methods import METHODS
 from adept.optim import make_optimizer, parameter_groups
+from adept.step import next_work, train_step
 
 T5_BASE = transformers.T5Config(vocab_size=32128, d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12)
 T5_3B = transformers.T5Config(vocab_size=32128, d_model=1024, d_kv=128, d_ff=16384, num_layers=24, num_heads=32)
@@ -74,7 +75,7 @@ def test_only_the_methods_parameters_move_and_all_of_them_do(make_config, family
     before = {name: p.detach().clone() for name, p in session.model.named_parameters()}
     # From the second step on, gradients reach W_down and A, whose product with a zero matrix is the first offset.
     for _ in range(2):
-        train_step(session, optimizer, batches, 1.0)
+        train_step([next_work(session, optimizer, batches, 1.0)])
     moved = {name for name, p in session.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == set(session.trainables)
 
@@ -85,7 +86,7 @@ def test_loss_falls_on_a_fixed_batch(make_config, family, method):
     rates = dict.fromkeys(METHODS[method].lrs.values(), 1e-2)
     session, optimizer, batches = one_step(make_config(family, method, **rates, model_dropout=0))
     fixed = next(batches)
-    losses = [float(train_step(session, optimizer, iter([fixed]), 1.0)[0]) for _ in range(20)]
+    losses = [float(train_step([next_work(session, optimizer, iter([fixed]), 1.0)])[0].loss) for _ in range(20)]
     assert losses[-1] < losses[0] - 0.05
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from adept import footprint, loop
+from adept import footprint, loop, step
 from adept.data import load_data
 
 
@@ -16,12 +16,13 @@ def opened(make_config, family: str, method: str, **fields):
         for parameter in session.trainables.values():
             parameter.normal_(std=0.3)
     session.model.train()
-    return session, session.codec.train_batch(session.codec.encode(load_data(session.task, session.config).train[:5]))
+    rows = session.codec.encode(load_data(session.task, session.config).train[:5])
+    return session, step.make_batch(session.codec, rows)
 
 
 def loss_and_gradients(session, batch) -> list[torch.Tensor]:
     torch.manual_seed(1)
-    loss = session.loss(batch)
+    loss = step.Stack([session]).losses([batch.inputs]).sum()
     loss.backward()
     return [loss.detach(), *(parameter.grad for parameter in session.trainables.values())]
 
@@ -40,7 +41,10 @@ def test_loss_and_gradients_are_equal_to_the_last_bit(make_config, family, metho
 @pytest.mark.parametrize("family", FAMILIES)
 def test_less_is_kept_and_the_run_is_the_same(make_config, tmp_path, family):
     plain, checkpointed = (opened(make_config, family, "adept", checkpoint_activations=chosen) for chosen in (False, True))
-    saved = [footprint.count_step(session.model, lambda: session.loss(batch)).saved for session, batch in (plain, checkpointed)]  # noqa: B023
+    saved = []
+    for session, batch in (plain, checkpointed):
+        stack = step.Stack([session])
+        saved.append(footprint.count_step(session.model, lambda: stack.losses([batch.inputs]).sum()).saved)  # noqa: B023
     assert 2 * saved[1] < saved[0]
     assert plain[0].config.run_id == checkpointed[0].config.run_id
     history = [

@@ -243,10 +243,10 @@ def test_two_damaged_checkpoints_are_refused(unfinished, monkeypatch):
 def test_another_schema_is_refused(unfinished, monkeypatch):
     config, folder = unfinished()
     monkeypatch.setattr(resume, "SCHEMA", resume.SCHEMA + 1)
-    refused(monkeypatch, config, r"is of schema 1, not 2: another version of adept")
+    refused(monkeypatch, config, r"is of schema 2, not 3: another version of adept")
     for name in (NEWEST, PREVIOUS):
         save_file({"weights": torch.ones(3)}, folder / name)
-    refused(monkeypatch, config, r"is of schema None, not 2: another version of adept, or another program, wrote it")
+    refused(monkeypatch, config, r"is of schema None, not 3: another version of adept, or another program, wrote it")
 
 
 def test_another_runs_checkpoint_is_refused(unfinished, monkeypatch):
@@ -321,7 +321,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(make_config, monkeypatch, t
 
 def test_a_signal_while_loading_ends_the_run_at_once(make_config, monkeypatch):
     with pytest.raises(Stopped, match=r"stopped by SIGTERM; finished runs are recorded, the same command goes on$"):
-        signalled(monkeypatch, "open_session", 1, signal.SIGTERM)
+        signalled(monkeypatch, "open_sessions", 1, signal.SIGTERM)
         monkeypatch.setattr(loop.models, "load", lambda *_: pytest.fail("loaded"))
         loop.run(make_config("t5", "pt"))
 

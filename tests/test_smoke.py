@@ -26,11 +26,11 @@ def test_a_half_finished_sweep_prints_its_dashes_and_counts(tmp_path, monkeypatc
     submitted = []
 
     class Tired(Here):
-        def submit(self, config, *rest):
-            submitted.append(config.run_id)
+        def submit(self, stack):
+            submitted.append(stack)
             if len(submitted) > 2:
                 raise KeyboardInterrupt
-            super().submit(config, *rest)
+            super().submit(stack)
 
     monkeypatch.setattr(sweep, "launcher_of", lambda _: Tired())
     arguments = [str(ROOT / "configs" / "table12.yaml"), "--profile", "smoke", "--results_dir", str(tmp_path)]
