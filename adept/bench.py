@@ -2,6 +2,7 @@
 
 python -m adept.bench                                                      T5-small's shape and SmolLM2-135M on the CPU
 python -m adept.bench --device cuda --models t5-base t5-3b --style released ours bf16 compiled --out results/performance
+python -m adept.bench --only memory                                        what a step of the paper's models needs, counted
 
 Weights are random and of the true shape; sources have the lengths of the tasks' real rows under T5's tokenizer. Ratios are medians over
 the repeats, in each of which every style does the same work once. A step is of 32 rows (on large tasks the paper's 16 x 2). --out NAME
