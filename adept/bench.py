@@ -2,6 +2,7 @@
 
 python -m adept.bench                                                      T5-small's shape and SmolLM2-135M on the CPU
 python -m adept.bench --device cuda --models t5-base t5-3b --style released ours bf16 compiled --out results/performance
+python -m adept.bench --only memory                                        what a step of the paper's models needs, counted
 
 Weights are random and of the true shape; sources have the lengths of the tasks' real rows under T5's tokenizer. Ratios are medians over
 the repeats, in each of which every style does the same work once. A step is of 32 rows (on large tasks the paper's 16 x 2). --out NAME
@@ -36,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adept import loop, models, results, step
+from adept import footprint, loop, models, results, step
 from adept.config import OneLineParser, RunConfig, UserError, nearest, resolve
 from adept.data import IGNORED, Codec, Example, batch_indices, load_data
 from adept.embedding import PromptedEmbedding
@@ -123,7 +124,16 @@ GRIDS = {
 STEPS_A_CYCLE = 1000
 BATCHES = 5
 """Batches of different widths that stand for an epoch's."""
-PARTS = ("step", "eval", "cycle", "inference")
+PARTS = ("step", "eval", "cycle", "inference", "memory")
+
+MEMORY = (("t5-base", "rte"), ("t5-base", "nq"), ("t5-3b", "nq"), ("codegen-350m", "mbpp"), ("llama3-8b", "mbpp"))
+"""Shapes and tasks whose longest step's memory is counted: 256 and 512 source tokens, and MBPP's 581 in all."""
+MEMORY_ROWS, GPU_BYTES = 32, 80 * 10**9
+MEMORY_CAPTION = (
+    f"Memory of a training step of ADePT, {MEMORY_ROWS} rows of the longest kind: a count, not a measurement (adept/footprint.py). Saved: "
+    "what the forward pass keeps for the backward pass; logits: one copy in fp32; peak: all that is alive at the step's worst moment, "
+    "weights and optimizer apart."
+)
 
 # Rows and models ---------------------------------------------------------------------------------------------------------
 
@@ -520,6 +530,20 @@ def measure_inference(name: str, profile: str, repeats: int, device: torch.devic
         yield entry
 
 
+def count_memory(name: str, task: str) -> Iterator[dict]:
+    """A step of ADePT in fp32 and bf16, with and without checkpointed activations."""
+    for precision, checkpointed in itertools.product(("fp32", "bf16"), (False, True)):
+        config = resolve(
+            {"task": task, "model": name, "method": "adept", "batch_size": MEMORY_ROWS, "grad_accum": 1, "precision": precision,
+             "checkpoint_activations": checkpointed, "allow_code_execution": True}
+        )  # fmt: skip
+        count, logits = footprint.count_run(config, Digits())
+        entry = {"model": name, "task": task, "precision": precision, "checkpointed": checkpointed, "rows": MEMORY_ROWS}
+        entry |= {f"{field}_bytes": value for field, value in dataclasses.asdict(count).items()}
+        entry |= {"logits_bytes": logits, "total_bytes": count.total}
+        yield entry | {"largest_batch": footprint.largest_batch(config, Digits(), GPU_BYTES)}
+
+
 # Report ------------------------------------------------------------------------------------------------------------------
 
 
@@ -604,6 +628,18 @@ def markdown(result: dict) -> str:
         ["grid", "model", "style", "runs", "steps", "hours, extrapolated"],
         [[p["table"], p["model"], p["style"], p["runs"], f"{p['steps']:,}", f"{p['hours']:,.0f}"] for p in project(entries)],
     )
+    memory = table(
+        ["model", "task", "precision", "checkpointed", "weights GB", "optimizer MB", "saved GB", "logits GB", "peak GB", "all GB",
+         "fits 80 GB", "largest batch"],
+        [
+            [e["model"], e["task"], e["precision"], "yes" if e["checkpointed"] else "", f"{e['weights_bytes'] / 1e9:.2f}",
+             f"{e['optimizer_bytes'] / 1e6:.1f}", *(f"{e[f'{k}_bytes'] / 1e9:.2f}" for k in ("saved", "logits", "peak", "total")),
+             "yes" if e["total_bytes"] <= GPU_BYTES else "no", e["largest_batch"] or "none"]
+            for e in result["memory"]
+        ],
+    )  # fmt: skip
+    if memory:
+        lines += [MEMORY_CAPTION, "", *memory]
     lines += [f"- {e['model']}, {e['profile']}, {e['style']}: not measured, {e['skipped']}" for e in result["rows"] if "skipped" in e]
     return "\n".join(lines).strip() + "\n"
 
@@ -632,7 +668,8 @@ def merged(old: dict, new: dict) -> dict:
         return [row for row in old.get(name, []) if tuple(row[k] for k in key) not in again] + new[name]
 
     rows, inference = together("rows", ("model", "profile", "style")), together("inference", ("model", "profile", "contestant"))
-    return {"machine": new["machine"], "rows": rows, "inference": inference}
+    memory = together("memory", ("model", "task", "precision", "checkpointed"))
+    return {"machine": new["machine"], "rows": rows, "inference": inference, "memory": memory}
 
 
 def save(name: str, kind: str, result: dict) -> None:
@@ -673,7 +710,10 @@ def main(arguments: list[str]) -> int:
         if chosen.repeats < 1:
             raise UserError(f"--repeats must be >= 1, not {chosen.repeats}")
         device, parts = loop.pick_device(chosen.device), set(chosen.only)
-        result: dict = {"machine": machine(device), "rows": [], "inference": []}
+        result: dict = {"machine": machine(device), "rows": [], "inference": [], "memory": []}
+        for name, task in MEMORY if "memory" in parts else []:
+            result["memory"] += count_memory(name, task)
+            print(f"counted {name}, {task}", file=sys.stderr, flush=True)
         for name in names:
             profiles = lengths if name != models.BUNDLED else ["movie_reviews"]
             for profile in profiles if parts & {"step", "eval", "cycle"} else []:

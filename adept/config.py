@@ -242,6 +242,11 @@ class RunConfig:
     compile: bool = option(
         False, "compile the training step (torch.compile), on a GPU with CUDA graphs; losses change by rounding", place=True
     )
+    checkpoint_activations: bool = option(
+        False,
+        "keep each block's input alone and run the block again in the backward pass: less memory, more time, same results",
+        place=True,
+    )
     fold: bool = option(False, "evaluate with ADePT's network folded into the embedding table; results change by rounding", place=False)
     eval_batch_size: int = option(64, "examples per batch at evaluation", minimum=1, place=True)
     compare_scoring: bool = option(False, "score the test set by generation and by likelihood, and record how often they agree", place=True)

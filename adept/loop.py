@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adept import checkpoint, memory, models, results
+from adept import checkpoint, memory, models, recompute, results
 from adept.config import RunConfig, UserError, first_line
 from adept.data import IGNORED, Codec, Data, Example, batch_indices, load_data, pad
 from adept.early import EarlyStopped
@@ -118,9 +118,12 @@ def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
     return sessions
 
 
-def adapt(config: RunConfig, model: nn.Module, tokenizer) -> Session:
-    """open_session with a model and a tokenizer at hand. Every parameter of the model is frozen; it is changed in place."""
-    return place(config, apply_method(config, model, tokenizer), tokenizer)
+def adapt(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
+    """open_session with a model and a tokenizer at hand. Every parameter of the model is frozen; it is changed in place.
+
+    device: in place of the config's.
+    """
+    return place(config, apply_method(config, model, tokenizer), tokenizer, device)
 
 
 def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
@@ -132,13 +135,15 @@ def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
     return METHODS[config.method].apply(model, tokenizer, config)
 
 
-def place(config: RunConfig, model: nn.Module, tokenizer) -> Session:
+def place(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
     """The adapted model in its precision and on its device, with the codec of its task."""
-    task, method, device = task_of(config), METHODS[config.method], pick_device(config.device)
+    task, method, device = task_of(config), METHODS[config.method], device or pick_device(config.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     if config.precision == "bf16":
         for parameter in model.parameters():  # not model.to(): buffers such as rotary frequencies need their digits
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
+    if config.checkpoint_activations:
+        recompute.checkpoint_blocks(model)
     model.to(device)
     wrapped = [m for m in model.modules() if isinstance(m, PromptedEmbedding)]
     for hook in wrapped:

@@ -56,6 +56,8 @@ def training(config: RunConfig) -> str:
         )
     if config.precision != "bf16":
         remedies.append("--precision bf16 halves model and activations")
+    if not config.checkpoint_activations:
+        remedies.append("--checkpoint_activations keeps a fraction of the activations")
     remedies.append(f"--max_source_len (now {config.max_source_len}) shortens the longest batches")
     return f"while training: {'; '.join(remedies)}"
 

@@ -24,6 +24,7 @@ from adept.embedding import PromptedEmbedding
 from adept.methods import METHODS, method_specific_fields
 from adept.models import input_embedding_owner
 from adept.optim import set_rates
+from adept.recompute import behind_prompt, prompt_cache
 
 if TYPE_CHECKING:
     from adept.loop import Session
@@ -104,10 +105,10 @@ def batch_losses(model: nn.Module, batch: dict[str, Tensor], prefix: int, runs: 
         if "position_ids" in batch:  # prompts of several lengths
             prompts["attention_mask"] = batch["attention_mask"][::rows, :prefix]
             batch["position_ids"] = batch["position_ids"][:, prefix:]
-        keys = model(**prompts, use_cache=True, logits_to_keep=batch["logits_to_keep"].new_zeros(1)).past_key_values
-        keys.batch_repeat_interleave(rows)
+        keys = prompt_cache()
+        model(**prompts, past_key_values=keys, use_cache=True, logits_to_keep=batch["logits_to_keep"].new_zeros(1))
         batch |= {"input_ids": batch["input_ids"][:, prefix:], "logits_to_keep": batch["logits_to_keep"] - prefix}
-        batch["past_key_values"] = keys
+        batch["past_key_values"] = behind_prompt(keys, rows)
     logits = model(**batch, use_cache=bool(prefix)).logits  # [B, L, V]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
     losses = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="none")

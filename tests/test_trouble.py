@@ -228,7 +228,8 @@ def test_training_out_of_memory_names_smaller_batches(make_config, monkeypatch, 
     for fields, advice in (
         ({"batch_size": 32}, r"--batch_size 16 --grad_accum 2 \(now 32 and 1\) takes as many examples a step; --precision bf16"),
         ({"batch_size": 9, "grad_accum": 2}, r"--batch_size 3 --grad_accum 6 \(now 9 and 2\)"),
-        ({"batch_size": 1, "precision": "bf16"}, r"--max_source_len \(now 64\)"),
+        ({"batch_size": 1, "precision": "bf16"}, "--checkpoint_activations keeps"),
+        ({"batch_size": 1, "precision": "bf16", "checkpoint_activations": True}, r"--max_source_len \(now 64\)"),
     ):
         with monkeypatch.context() as patch, pytest.raises(UserError, match=f"^out of memory while training: {advice}") as told:
             patch.setattr(torch.nn.Module, "__call__", short_of_memory(error))

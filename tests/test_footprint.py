@@ -1,0 +1,88 @@
+"""The count of a step's memory is what torch's allocator hands out, on shapes small enough to run."""
+
+import pytest
+from torch.profiler import profile
+
+from adept import bench, footprint, loop, models, step
+from adept.config import resolve
+from adept.data import Example
+
+SMALL = {
+    "t5-small": {"num_layers": 2, "vocab_size": 2000},
+    "codegen-350m": {"n_layer": 2, "n_embd": 256, "n_head": 4, "vocab_size": 2000},
+    "llama3-8b": {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 700, "num_attention_heads": 8, "vocab_size": 2000},
+}
+
+
+def allocated(work) -> int:
+    """The most bytes that `work` had allocated at once, as torch's allocator reports them."""
+    with profile(profile_memory=True) as measured:
+        work()
+    now = most = 0
+    for event in measured.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_counted_peak_is_the_allocators(name, checkpointed):
+    config = resolve(
+        {"task": "rte", "model": name, "device": "cpu", "max_source_len": 128, "prompt_init_vocab": 100,
+         "checkpoint_activations": checkpointed}
+    )  # fmt: skip
+    model = models.shorten_cross_attention(models.random_model(name, **SMALL[name]))
+    session = loop.adapt(config, model, bench.Digits())
+    rows = [Example("", "", "", (), source_ids=(2,) * length, target_ids=(2,) * 3) for length in (128, 120, 128, 90)]
+    batch = step.make_batch(session.codec, rows)
+    session.model.train()
+    stack = step.Stack([session])
+
+    def train() -> None:
+        stack.losses([batch.inputs]).sum().backward()
+        session.model.zero_grad()
+
+    train()
+    measured = allocated(train)
+    count = footprint.count_step(session.model, lambda: stack.losses([batch.inputs]).sum())
+    assert count.peak == pytest.approx(measured, rel=1e-3)
+    assert 0 < count.saved <= count.peak
+    assert count.weights == sum(t.numel() * t.element_size() for t in {*session.model.parameters(), *session.model.buffers()})
+    assert count.optimizer == 8 * sum(p.numel() for p in session.trainables.values())
+
+
+def counted(rows: int = 4, **fields) -> tuple[footprint.Count, int]:
+    config = resolve({"task": "rte", "model": "t5-small", "batch_size": rows, "grad_accum": 1, "max_source_len": 64, **fields})
+    return footprint.count_run(config, bench.Digits())
+
+
+def test_a_step_on_the_meta_device_is_counted_as_on_a_gpu():
+    """The dropped bytes: dropout's masks of a byte for floats, attention without its weights."""
+    plain, logits = counted()
+    checkpointed, _ = counted(checkpoint_activations=True)
+    half, _ = counted(precision="bf16")
+    assert logits == 4 * 4 * 3 * 32128  # four rows of "0" (two tokens) and EOS
+    assert checkpointed.saved < plain.saved / 4 and checkpointed.peak < plain.peak
+    assert half.weights < 0.51 * plain.weights and half.peak < plain.peak
+    # Nothing of the size of attention weights, heads x tokens^2 floats a row and layer, is kept but the bias that masks them.
+    longer, _ = counted(max_source_len=128)
+    assert longer.saved < 2.5 * plain.saved
+
+
+def test_the_largest_batch_fits_and_one_more_does_not():
+    config = resolve({"task": "rte", "model": "t5-small", "grad_accum": 1, "max_source_len": 64})
+    room = 10**9
+    rows = footprint.largest_batch(config, bench.Digits(), room)
+    assert counted(rows)[0].total <= room < counted(rows + 1)[0].total
+    assert footprint.largest_batch(config, bench.Digits(), 10**8) == 0
+
+
+def test_the_table_says_that_it_is_a_count(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "MEMORY", (("t5-small", "rte"),))
+    monkeypatch.setattr(footprint, "largest_batch", lambda *_: 7)
+    assert bench.main(["--only", "memory", "--out", str(tmp_path / "performance")]) == 0
+    page = (tmp_path / "performance.md").read_text()
+    assert "a count, not a measurement" in page and page.count("| t5-small | rte |") == 4
+    assert page.splitlines()[3:] and page.split("-->\n")[1].split("<!--")[0] == capsys.readouterr().out.rstrip("\n") + "\n"
