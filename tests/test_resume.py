@@ -401,6 +401,14 @@ def test_nothing_is_unpickled():
 # Signals ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C as in a terminal: what a shell starts with & ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def signalled(monkeypatch, name: str, call: int, number: int) -> None:
     """The signal comes in the `call`-th call of loop's function `name`, before what it does."""
     original, calls = getattr(loop, name), itertools.count(1)
