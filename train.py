@@ -67,7 +67,4 @@ def tell(error: UserError | OSError) -> None:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    if code == 0:
-        parallel.end()
-    sys.exit(code)
+    parallel.leave(main(sys.argv[1:]))

@@ -35,6 +35,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adept import footprint, loop, models, results, step
 from adept.config import OneLineParser, RunConfig, UserError, nearest, resolve
@@ -294,7 +295,7 @@ def enter(style: Style, model: nn.Module, tokenizer, profile: str, name: str, de
     model = copy.deepcopy(model, shared)
     if style.released:
         return [released(loop.adapt(config, model, tokenizer))]
-    copies = [models.light_copy(models.shorten_cross_attention(model)) for _ in range(style.runs)]
+    copies = [models.light_copy(models.spare_attention(model)) for _ in range(style.runs)]
     return [loop.adapt(config, own, tokenizer) for own in copies]
 
 
@@ -348,6 +349,27 @@ def step_memory(contestant: Contestant, batch: list[int]) -> int:
         return resident()["VmHWM"] - before
     except (OSError, AttributeError):  # not Linux
         return 0
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is dispatched to the device, views aside: about the kernels that a GPU is asked to launch in eager mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.count += not function.is_view
+        return function(*arguments, **(keywords or {}))
+
+
+def operations(contestant: Contestant) -> int | None:
+    """Of a training step, one run's share; None where it is compiled, into fewer."""
+    if contestant.session.config.compile:
+        return None
+    with Operations() as counted:
+        contestant.train(contestant.batches[:1])
+    return counted.count // len(contestant.sessions)
 
 
 def resident() -> dict[str, int]:
@@ -450,7 +472,7 @@ def measure_model(name: str, profile: str, styles: Sequence[str], parts: set[str
                 "seconds": per_step, "steps_per_second": 1 / per_step, "examples_per_second": config.batch_size / per_step,
                 "tokens_per_second": tokens / BATCHES / per_step, "padding": 1 - tokens / cells, "flops": flops, "peak_flops": peak,
                 "utilisation": flops / per_step / peak, "memory_bytes": step_memory(contestant, contestant.batches[-1]),
-                "times_first": ratio(training[first], training[style]),
+                "operations": operations(contestant), "times_first": ratio(training[first], training[style]),
             }  # fmt: skip
         if evaluation:
             taken = statistics.median(evaluation[style])
@@ -573,12 +595,13 @@ def markdown(result: dict) -> str:
     key = ("model", "profile", "style")
     lines = [f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, transformers {machine['transformers']}.", ""]
     lines += table(
-        ["model", "lengths", "style", "steps/s", "examples/s", "tokens/s", "padding", "utilisation", "weights GB", "step GB",
-         "times the first"],
+        ["model", "lengths", "style", "steps/s", "examples/s", "tokens/s", "padding", "utilisation", "operations", "weights GB",
+         "step GB", "times the first"],
         [
             [*(e[k] for k in key), f"{(s := e['step'])['steps_per_second']:.3g}", f"{s['examples_per_second']:.3g}",
              f"{s['tokens_per_second']:,.0f}", f"{100 * s['padding']:.0f}%", f"{100 * s['utilisation']:.0f}%",
-             f"{e['weight_bytes'] / 1e9:.2f}", f"{s['memory_bytes'] / 1e9:.2f}", times(e, "step")]
+             f"{s['operations']:,}" if s["operations"] else "–", f"{e['weight_bytes'] / 1e9:.2f}",
+             f"{s['memory_bytes'] / 1e9:.2f}", times(e, "step")]
             for e in entries if "step" in e
         ],
     )  # fmt: skip

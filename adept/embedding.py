@@ -79,8 +79,11 @@ class PromptedEmbedding(nn.Module):
     """Input embedding whose ids >= V address a trainable prompt and whose other rows may carry an offset.
 
     `base` [V, D] stays frozen and may be shared with a decoder or a tied head, which never see prompt or offset.
-    The sums are formed in the trained parameters' dtype and returned in the base's.
+    The sums are formed in the trained parameters' dtype and returned in the base's, or in `returns` where the base is trained in another
+    than the model computes in.
     """
+
+    returns: torch.dtype | None = None
 
     def __init__(self, base: nn.Embedding, prompt: Tensor, offset: nn.Module | None = None, *, use_offset: bool = True):
         """prompt [m, D] with m >= 0; offset maps (embeds [B, T, D], is_prompt [B, T]) to [B, T, D].
@@ -122,7 +125,7 @@ class PromptedEmbedding(nn.Module):
             if self.prompt is not None:
                 rows = F.embedding((ids - self.vocab_size).clamp(min=0), self.prompt)  # [B, T, D]
                 embeds = torch.where(is_prompt[..., None], rows.to(embeds.dtype), embeds)
-        return embeds.to(self.weight.dtype)
+        return embeds.to(self.returns or self.weight.dtype)
 
     @torch.no_grad()
     def fold(self) -> None:

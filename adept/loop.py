@@ -152,6 +152,8 @@ def place(config: RunConfig, model: nn.Module, tokenizer, device: torch.device |
         parallel.shard(model, device)
     model.to(device)
     wrapped = [m for m in model.modules() if isinstance(m, PromptedEmbedding)]
+    for hook in wrapped:
+        hook.returns = torch.bfloat16 if config.precision == "bf16" else None
     vocab_size = wrapped[0].vocab_size if wrapped else 0
     prompt_len = config.prompt_len if method.virtual_prompt else 0
     codec = Codec(
@@ -212,14 +214,13 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
     keys = [i if config.temperature else example.source_ids for i, example in enumerate(examples)]
     distinct = list({key: i for i, key in enumerate(keys)}.values())
     order = sorted(distinct, key=lambda i: -len(examples[i].source_ids))  # longest first: memory fails early, if it does
-    order = parallel.share(order)
 
     def predicted() -> dict:
         """{key: prediction} of this process's rows."""
         found: dict = {}
         with own_randomness(session), folded(session.model) if config.fold else contextlib.nullcontext():
-            for start in range(0, len(order), config.eval_batch_size):
-                rows = order[start : start + config.eval_batch_size]
+            for together in even_batches(order, [len(e.source_ids) for e in examples], session):
+                rows = parallel.share(together)
                 batch = {name: ids.to(session.device) for name, ids in session.codec.source_batch([examples[i] for i in rows]).items()}
                 with session.autocast():
                     texts = most_likely(session, batch, labels) if likelihood else generate(session, batch)
@@ -229,6 +230,29 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
     predictions = dict(itertools.chain.from_iterable(found.items() for found in parallel.each(predicted)))
     session.model.train(was_training)
     return [predictions[key] for key in keys]
+
+
+LEAST_FULL = {"cpu": 0.9, "cuda": 0.5}
+"""The shortest row of an evaluation batch by its longest. A CPU's time goes into tokens and padding, that of a GPU with small batches into
+launches."""
+
+
+def even_batches(order: Sequence[int], lengths: Sequence[int], session: Session) -> Iterator[list[int]]:
+    """`order`, row numbers from the longest to the shortest, in batches of --eval_batch_size a process at most and without much padding.
+
+    Rows that are drawn come in batches that depend on nothing but --eval_batch_size, since their randomness does.
+    """
+    prompt, least = len(session.codec.prompt_ids), 0.0 if session.config.temperature else LEAST_FULL.get(session.device.type, 0.5)
+    batch: list[int] = []
+    for i in order:
+        if batch and (
+            len(batch) == session.config.eval_batch_size * parallel.WORLD or prompt + lengths[i] < least * (prompt + lengths[batch[0]])
+        ):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ def load(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         raise UserError(f"model '{config.model}': its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,} rows")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, so any id will do
-    return shorten_cross_attention(model.requires_grad_(False)), tokenizer
+    return spare_attention(model.requires_grad_(False)), tokenizer
 
 
 def random_model(name: str, device: torch.device | str = "cpu", **changes) -> PreTrainedModel:
@@ -145,11 +145,13 @@ def light_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
-def shorten_cross_attention(model: PreTrainedModel) -> PreTrainedModel:
-    """Gives T5's cross-attention layers the order of summation for short targets, in place. Names and parameters stay."""
+def spare_attention(model: PreTrainedModel) -> PreTrainedModel:
+    """Gives T5's attention layers the arithmetic of adept/attention.py, in place. Names and parameters stay."""
     if model.config.model_type == "t5":
-        from adept.cross_attention import ShortTargetCrossAttention
+        from adept.attention import MaskedBiasAttention, ShortTargetCrossAttention
 
+        for block in model.get_encoder().block:
+            block.layer[0].SelfAttention.__class__ = MaskedBiasAttention
         for block in model.get_decoder().block:
             block.layer[1].EncDecAttention.__class__ = ShortTargetCrossAttention
     return model

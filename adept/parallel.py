@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from adept.config import RunConfig, UserError, first_line
 
@@ -58,13 +59,19 @@ def start() -> None:
     RANK, WORLD = rank, world
 
 
-def end() -> None:
-    """Leaves the others, when all are done."""
+def leave(code: int) -> NoReturn:
+    """The end of the process. When all is well, that of all processes."""
     if WORLD > 1:
         import torch.distributed as dist
 
-        dist.barrier()  # who leaves first would break what the others have not yet read
-        dist.destroy_process_group()
+        if code == 0:
+            dist.barrier()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not sys.exit(): a thread of gloo's that still frees a tensor aborts an interpreter that is closing down, and NCCL's destructors
+        # wait for processes that are gone.
+        os._exit(code)
+    sys.exit(code)
 
 
 def check(config: RunConfig) -> None:

@@ -75,7 +75,7 @@ def main(path: Path) -> None:
     for job in json.loads(path.read_text()):
         told.append(carry_out(RunConfig(**job.pop("config")), **job))
     path.with_name(f"told.{parallel.RANK}.json").write_text(json.dumps(told))
-    parallel.end()
+    parallel.leave(0)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def test_dropout_in_the_frozen_model_is_a_switch(make_config):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ["adept", "lora", "full"])
+@pytest.mark.parametrize("method", ["adept", "lora", "full", "pt_table"])
 def test_bf16_trains_fp32_parameters_in_a_bf16_model(make_config, family, method):
     config = make_config(family, method, precision="bf16", scoring="likelihood")
     session = loop.open_session(config)

@@ -1,6 +1,7 @@
 """What makes training and evaluation fast changes no result: each against the plain way."""
 
 import copy
+import dataclasses
 import itertools
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from conftest import FAMILIES, make_model
 
 from adept import loop, models, step
-from adept.cross_attention import ShortTargetCrossAttention
+from adept.attention import MaskedBiasAttention, ShortTargetCrossAttention
 from adept.data import load_data
 from adept.embedding import PromptedEmbedding
 
@@ -65,12 +66,14 @@ def test_the_prompt_passes_through_a_causal_model_once(opened, monkeypatch):
     assert widths == [(1, 5), (5, batch["input_ids"].shape[1] - 5)]
 
 
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_cross_attention_in_the_order_for_short_targets(masked):
+def test_t5s_attention_with_less_arithmetic(masked, implementation):
     plain = make_model("t5").double().requires_grad_(False).train(False)
-    short = models.shorten_cross_attention(copy.deepcopy(plain))
-    changed = [type(block.layer[1].EncDecAttention) for block in short.get_decoder().block]
-    assert changed == [ShortTargetCrossAttention] * len(changed)
+    short = models.spare_attention(copy.deepcopy(plain))
+    assert {type(block.layer[1].EncDecAttention) for block in short.get_decoder().block} == {ShortTargetCrossAttention}
+    assert {type(block.layer[0].SelfAttention) for block in short.get_encoder().block} == {MaskedBiasAttention}
+    short.set_attn_implementation(implementation)
     torch.manual_seed(0)
     source = torch.randn(3, 11, 32, dtype=torch.double, requires_grad=True)
     mask = torch.ones(3, 11, dtype=torch.long)
@@ -156,8 +159,20 @@ def test_a_folded_evaluation_does_not_run_the_network(opened, monkeypatch):
     assert len(calls) == 1  # over the vocabulary, 328 rows
 
 
+def test_evaluation_batches_have_little_padding(opened, monkeypatch):
+    session, _ = opened("t5", eval_batch_size=3)
+    lengths = [30, 29, 29, 28, 20, 10, 10, 3]  # and 5 of the prompt
+    assert list(loop.even_batches(range(8), lengths, session)) == [[0, 1, 2], [3], [4], [5, 6], [7]]
+    monkeypatch.setitem(loop.LEAST_FULL, "cpu", 0.5)
+    assert list(loop.even_batches(range(8), lengths, session)) == [[0, 1, 2], [3, 4], [5, 6, 7]]
+    monkeypatch.setattr(session, "config", dataclasses.replace(session.config, temperature=0.6))
+    assert list(loop.even_batches(range(8), lengths, session)) == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert list(loop.even_batches([], [], session)) == []
+
+
 def test_the_source_is_read_once_and_generation_ends_with_the_longest_label(opened, monkeypatch):
     session, rows = opened("t5", scoring="generate")
+    monkeypatch.setitem(loop.LEAST_FULL, "cpu", 0.0)  # one batch
     calls = []
     session.model.get_encoder().register_forward_hook(lambda *_: calls.append("source"))
     session.model.get_decoder().register_forward_hook(lambda *_: calls.append("target"))
