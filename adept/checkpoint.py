@@ -60,6 +60,11 @@ def find_adapter(name: str, results_dir: str) -> Path:
     for folder in candidates:
         if os.path.isfile(folder / WEIGHTS) or os.path.isfile(folder / "adapter_model.bin"):
             return folder
+    for folder in candidates:
+        if os.path.isfile(folder / "checkpoint.safetensors"):
+            raise UserError(
+                f"no adapter in {folder}: its run is not finished; the command that began it goes on, and leaves {WEIGHTS} there"
+            )
     raise UserError(f"no adapter '{name}': looked for {WEIGHTS} in {' and '.join(map(str, candidates))}")
 
 

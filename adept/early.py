@@ -82,14 +82,16 @@ def evaluations(results_dir: str, run_id: str, metric: str) -> list[tuple[int, f
     if (record := results.find(results_dir, run_id)) is not None:
         return [(entry["step"], entry["validation"][metric]) for entry in record["history"] if metric in entry["validation"]]
     try:
-        lines = (results.run_folder(results_dir, run_id) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (results.run_folder(results_dir, run_id) / "metrics.jsonl").read_bytes().splitlines()
     except OSError:
         return []
     scores = []
     for line in lines:
         try:
             entry = json.loads(line)
-            scores.append((entry["step"], entry[f"validation/{metric}"]))
-        except (ValueError, KeyError):  # a line of losses, or one that is being written
+            step, score = entry["step"], entry[f"validation/{metric}"]
+        except (ValueError, LookupError, TypeError, RecursionError):  # a line of losses, one that is being written, or a torn one
             continue
+        if results.is_count(step) and results.is_scores({metric: score}):
+            scores.append((step, score))
     return scores

@@ -74,6 +74,10 @@ class PositionOffset(nn.Module):
         low_rank = F.embedding(row, self.a)  # [B, T, r]
         return (low_rank @ self.b) * (self.scale * carries[..., None])
 
+    def forget(self) -> None:
+        """No decode step follows the last forward."""
+        self._next_position = None
+
 
 class PromptedEmbedding(nn.Module):
     """Input embedding whose ids >= V address a trainable prompt and whose other rows may carry an offset.
@@ -126,6 +130,11 @@ class PromptedEmbedding(nn.Module):
                 rows = F.embedding((ids - self.vocab_size).clamp(min=0), self.prompt)  # [B, T, D]
                 embeds = torch.where(is_prompt[..., None], rows.to(embeds.dtype), embeds)
         return embeds.to(self.returns or self.weight.dtype)
+
+    def forget(self) -> None:
+        """Lets go of what an offset keeps for a decode step: to a compiled forward it would be an input that changes."""
+        if hasattr(self.offset, "forget"):
+            self.offset.forget()
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -835,12 +835,16 @@ def run_data(record: dict, runs: Runs, predictions: int) -> dict:
 
 
 def first_predictions(path: Path, limit: int) -> list[list]:
-    """[id, prediction, references] of the first test rows; none where the run left no such file."""
+    """[id, prediction, references] of the first test rows; none where the run left no such file, or somebody damaged it."""
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        rows = [json.loads(line) for line in itertools.islice(file, limit) if line.strip()]
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            rows = [json.loads(line) for line in itertools.islice(file, limit) if line.strip()]
+    except (ValueError, RecursionError):
+        return []
     return [
-        [clip(str(row.get("id", ""))), clip(str(row.get("prediction", ""))), [clip(str(one)) for one in row.get("references", [])[:4]]]
+        [clip(row["id"]), clip(row["prediction"]), [clip(one) for one in row["references"][:4]]]
         for row in rows
+        if results.is_prediction(row)
     ]

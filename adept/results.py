@@ -90,6 +90,14 @@ def is_history(value: Any) -> bool:
     )
 
 
+def is_prediction(value: Any) -> bool:
+    """A line of predictions.jsonl."""
+    if not isinstance(value, dict) or not isinstance(value.get("references"), list):
+        return False
+    texts = [value.get("id"), value.get("prediction"), value.get("group", ""), *value["references"]]
+    return bool(value["references"]) and all(isinstance(text, str) for text in texts)
+
+
 PARTS: dict[str, Callable[[Any], bool]] = {
     "run_id": lambda value: isinstance(value, str),
     "config": lambda value: isinstance(value, dict) and isinstance(value.get("task"), str) and is_count(value.get("steps")),
@@ -191,8 +199,8 @@ def finished(results_dir: str, run_id: str) -> dict | None:
     record = find(results_dir, run_id)
     checkpoints = [*run_folder(results_dir, run_id).glob("checkpoint*.safetensors")]
     if record is not None and (checkpoints or lock_path(results_dir, run_id).exists() or half_written(results_dir, run_id)):
-        # UserError: it is not ours to remove, or its process is just doing so.
-        with contextlib.suppress(UserError), claim(results_dir, run_id):
+        # It is not ours to remove, or its process is just doing so.
+        with contextlib.suppress(UserError, OSError), claim(results_dir, run_id):
             for path in checkpoints:
                 path.unlink(missing_ok=True)
     return record

@@ -9,13 +9,15 @@ run it is and the rest of the state. Nothing is pickled.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import time
 import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -70,8 +72,32 @@ class TrainState:
         }
 
 
-PLAIN = ("step", "history", "shown", "train_seconds", "eval_seconds", "examples", "tokens", "logged", "resumed", "stacked")
-"""TrainState's fields that are JSON as they are. The losses become a tensor, the best weights too; nothing is unread in a checkpoint."""
+def is_seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def is_best(value: Any) -> bool:
+    return value == {} or (isinstance(value, dict) and results.is_count(value.get("step")) and results.is_scores(value.get("validation")))
+
+
+PLAIN: dict[str, Callable[[Any], bool]] = {
+    "step": results.is_count,
+    "history": results.is_history,
+    "best": is_best,
+    "shown": results.is_count,
+    "train_seconds": is_seconds,
+    "eval_seconds": is_seconds,
+    "examples": results.is_count,
+    "tokens": results.is_count,
+    "logged": results.is_count,
+    "resumed": lambda value: isinstance(value, list) and all(isinstance(entry, dict) for entry in value),
+    "stacked": results.is_count,
+}
+"""TrainState's fields that are JSON, and what they look like. The losses become a tensor, the best weights too; nothing is unread in a
+checkpoint."""
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of a parameter: how many gradients it had, and their running means."""
 
 
 class Unusable(Exception):
@@ -92,6 +118,7 @@ class Checkpoints:
             "model_revision": getattr(session.model.config, "_commit_hash", None),
         }
         self.saved = time.monotonic()
+        self.damaged = False  # the newest, so that the one before is still the last good one
 
     def due(self, state: TrainState) -> bool:
         every = self.session.config.save_every
@@ -114,9 +141,9 @@ class Checkpoints:
             with files.told(self.metrics), self.metrics.open("rb+") as file:
                 os.fsync(file.fileno())
                 state.logged = file.seek(0, os.SEEK_END)
-        plain = {name: getattr(state, name) for name in PLAIN}
-        plain["best"] = {name: value for name, value in state.best.items() if name != "weights"}
-        tensors = {place(name, rank): state for rank, states in enumerate(everyones) for name, state in states.items()}
+        best = {name: value for name, value in state.best.items() if name != "weights"}
+        plain = {name: getattr(state, name) for name in PLAIN} | {"best": best}
+        tensors = {stored_as(name, rank): value for rank, values in enumerate(everyones) for name, value in values.items()}
         tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
         for name, parameter in self.session.trainables.items():
             tensors[f"weights/{name}"] = parameter.detach()
@@ -127,7 +154,8 @@ class Checkpoints:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         text = json.dumps({**self.identity, "code": results.git_state(), "state": plain, "random": generators})
         content = save(tensors, {"schema": str(SCHEMA), "crc": checksum(tensors, text), "state": text})
-        files.write_atomically(self.newest, content, previous=self.previous)
+        files.write_atomically(self.newest, content, previous=None if self.damaged else self.previous)
+        self.damaged = False
 
     def load(self) -> TrainState:
         """Puts parameters, optimizer, random generators and metrics.jsonl back to the newest good checkpoint and returns its state.
@@ -143,6 +171,7 @@ class Checkpoints:
             except Unusable as error:
                 problems.append(f"{path} {error}")
                 continue
+            self.damaged = bool(problems)
             say("; ".join([*problems, f"{self.identity['run_id']} goes on from step {state.step} of {self.session.config.steps}"]))
             break
         else:
@@ -154,7 +183,7 @@ class Checkpoints:
         return state
 
     def read(self, path: Path) -> TrainState:
-        """One checkpoint, into the session and the optimizer. Raises Unusable before anything is changed."""
+        """One checkpoint, into the session and the optimizer. Raises Unusable before a parameter is changed."""
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -166,22 +195,22 @@ class Checkpoints:
         text = metadata.get("state", "")
         if metadata.get("crc") != checksum(tensors, text):
             raise Unusable("is damaged: its checksum is wrong")
-        stored = json.loads(text)
+        stored = parsed(text)
         for name, ours in self.identity.items():
-            if stored[name] != ours:
-                raise Unusable(f"is of another run: its {name} is {stored[name]}, not {ours}")
-        trainables = self.session.trainables
-        if wrong := shapes(under("weights/", tensors)).items() ^ shapes(trainables).items():
+            if stored.get(name) != ours:
+                raise Unusable(f"is of another run: its {name} is {stored.get(name)}, not {ours}")
+        trainables, best = self.session.trainables, stored["state"]["best"]
+        if wrong := kinds(tensors).items() ^ layout(trainables, tensors, bool(best)).items():
             raise Unusable(f"does not fit the model: {min(name for name, _ in wrong)} differs")
 
+        restore_random_state(stored["random"], tensors, self.session.device)
         checkpoint.assign(trainables, under("weights/", tensors))
         restore_optimizer(self.optimizer, trainables, under("optimizer/", tensors))
-        restore_random_state(stored["random"], tensors, self.session.device)
         state = TrainState(**{name: stored["state"][name] for name in PLAIN})
         state.losses = tensors["losses"].tolist()
         if state.step:
             state.resumed.append({"step": state.step, **stored["code"]})
-        if best := stored["state"]["best"]:
+        if best:
             weights = {name: tensor.to(self.session.device) for name, tensor in under("best/", tensors).items()}
             state.best = {**best, "weights": weights}
         return state
@@ -196,8 +225,36 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def parsed(text: str) -> dict:
+    """A checkpoint's JSON: whose it is, "code", "state" and "random". Raises Unusable where it is not what `save` writes."""
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unusable(f"holds no JSON ({first_line(error, 80)})") from error
+    parts = ("code", "state", "random")
+    if not isinstance(stored, dict) or not all(isinstance(stored.get(part), dict) for part in parts):
+        raise Unusable(f"lacks one of {', '.join(parts)}: another program wrote it")
+    for name, fits in PLAIN.items():
+        if name not in stored["state"] or not fits(stored["state"][name]):
+            raise Unusable(f"holds no '{name}' as this version of adept writes it")
+    return stored
+
+
+def kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+def layout(trainables: Mapping[str, Tensor], tensors: Mapping[str, Tensor], best: bool) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """{name: (dtype, shape)} that the tensors of a checkpoint must have. What may differ between two is taken from `tensors`: the number of
+    losses, the devices with random generators, and which parameters have had a gradient."""
+    expected = {name: kind for name, kind in kinds(tensors).items() if name.startswith("random/")}
+    expected["random/cpu"] = kinds({"": torch.get_rng_state()})[""]
+    expected["losses"] = (torch.float64, (tensors["losses"].numel() if "losses" in tensors else 0,))
+    for name, kind in kinds(trainables).items():
+        moments = {f"optimizer/{key}/{name}": (torch.float32, ()) if key == "step" else kind for key in MOMENTS}
+        expected |= {f"weights/{name}": kind} | ({f"best/{name}": kind} if best else {})
+        expected |= moments if moments.keys() & tensors.keys() else {}
+    return expected
 
 
 def checksum(tensors: dict[str, Tensor], text: str) -> str:
@@ -229,20 +286,29 @@ def random_state(device: torch.device) -> tuple[dict, dict[str, Tensor]]:
     return {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}, tensors
 
 
-def place(name: str, rank: int) -> str:
+def stored_as(name: str, rank: int) -> str:
     """Where the state of a process's generator lies: the first's under its name."""
     return f"{name}/{rank}" if rank else name
 
 
 def restore_random_state(generators: dict, tensors: dict[str, Tensor], device: torch.device) -> None:
-    """A run that goes on elsewhere (CPU to GPU, or in more processes) keeps that device's or process's generator as its seed made it."""
-    version, numbers, normal = generators["python"]
-    random.setstate((version, tuple(numbers), normal))
-    np.random.set_state(tuple(generators["numpy"]))
-    own = {name: tensors[stored] for name in ("cpu", "cuda", "mps") if (stored := place(f"random/{name}", parallel.RANK)) in tensors}
-    if "cpu" in own:
-        torch.set_rng_state(own["cpu"])
-    if device.type == "cuda" and "cuda" in own:
-        torch.cuda.set_rng_state(own["cuda"], device)
-    if device.type == "mps" and "mps" in own:
-        torch.mps.set_rng_state(own["mps"])
+    """A run that goes on elsewhere (CPU to GPU, or in more processes) keeps that device's or process's generator as its seed made it.
+
+    Raises Unusable for what is none.
+    """
+    own = {kind: tensors[name] for kind in ("cpu", "cuda", "mps") if (name := stored_as(f"random/{kind}", parallel.RANK)) in tensors}
+    try:
+        version, numbers, normal = generators["python"]
+        random.setstate((version, tuple(numbers), normal))
+        name, keys, place, *rest = generators["numpy"]
+        if not 0 <= place <= 624:
+            raise ValueError(f"place {place} is beyond its 624 numbers")  # where numpy would read without looking
+        np.random.set_state((name, keys, place, *rest))
+        if parallel.RANK == 0 or "cpu" in own:
+            torch.set_rng_state(own["cpu"])
+        if device.type == "cuda" and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"], device)
+        if device.type == "mps" and "mps" in own:
+            torch.mps.set_rng_state(own["mps"])
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise Unusable(f"holds random generators that cannot be restored ({first_line(error, 80)})") from error

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from adept import results
-from adept.config import RunConfig, UserError
+from adept.config import RunConfig, UserError, first_line
 from adept.metrics import Answers, score
 from adept.tasks import task_of
 
@@ -56,13 +56,15 @@ class Predictions:
         self.config = RunConfig(**record["config"])
         self.task = task_of(self.config)
         try:
-            rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            rows = [json.loads(line) for line in Path(path).read_bytes().splitlines()]
+            if not rows or not all(map(results.is_prediction, rows)):
+                raise ValueError("a line is no prediction")
             self.ids = [row["id"] for row in rows]
             self.predictions = [row["prediction"] for row in rows]
             self.references = [tuple(row["references"]) for row in rows]
             groups = [row.get("group", row["id"]) for row in rows]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} holds no readable predictions ({error}); run it again") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} holds no readable predictions ({first_line(error, 100)}); run it again") from error
         members: dict[str, list[int]] = {}
         for number, group in enumerate(groups):
             members.setdefault(group, []).append(number)

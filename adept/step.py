@@ -163,9 +163,9 @@ class Stack:
         self.sessions = tuple(sessions)
         first = self.sessions[0]
         self.device, self.prefix = first.device, max(session.shared_prefix for session in self.sessions)
+        self.hooks = [m for session in self.sessions for m in session.model.modules() if isinstance(m, PromptedEmbedding)]
         if len(self.sessions) > 1:
-            self.owner = input_embedding_owner(first.model)
-            self.embedding = StackedEmbedding([input_embedding_owner(session.model).get_input_embeddings() for session in self.sessions])
+            self.owner, self.embedding = input_embedding_owner(first.model), StackedEmbedding(self.hooks)
 
     def losses(self, batches: Sequence[dict[str, Tensor]]) -> Tensor:
         """One batch of each run, on the host -> [R], the mean loss over each run's target tokens."""
@@ -175,7 +175,10 @@ class Stack:
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         with self.together(), first.autocast():
-            return first.batch_losses(first.model, batch, self.prefix, len(self.sessions))
+            losses = first.batch_losses(first.model, batch, self.prefix, len(self.sessions))
+        for hook in self.hooks:
+            hook.forget()
+        return losses
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

@@ -243,6 +243,12 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
             raise UserError(f"{path}: '{key}' is missing")
     shrunk = read_profile(profile) if profile else {}
     labels = {str(value): str(label) for value, label in {**content.get("labels", {}), **shrunk.get("labels", {})}.items()}
+    for name, tasks in content.get("means", {}).items():
+        if not isinstance(tasks, list):
+            raise UserError(f"{path}: 'means: {name}' must be a list of tasks, not {tasks!r:.80}")
+    for key in ("rows", "columns", "quantities", "seeds"):
+        if (values := content.get(key)) and isinstance(values, list) and any(isinstance(value, list | dict) for value in values):
+            raise UserError(f"{path}: '{key}' must be a list of single values, not {values!r:.80}")
     rows, columns = (tuple([value] if isinstance(value, str) else value) for value in (content["rows"], content["columns"]))
     for axis in (*rows, *columns):
         if axis not in FIELDS and axis != QUANTITY:

@@ -104,7 +104,9 @@ class Tracker:
 
     def line(self, step: int, values: dict) -> None:
         with files.told(Path(self.file.name)):
-            self.file.write(json.dumps({"step": step, **values}).encode() + b"\n")
+            line = json.dumps({"step": step, **values}).encode() + b"\n"
+            while line:  # on a disk that is nearly full a part is written, and the next attempt says so
+                line = line[self.file.write(line) :]
         self.mirror.log(values, step)
 
     def step(self, step: int, loss: float, rates: dict[str, float]) -> None:

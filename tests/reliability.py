@@ -1,4 +1,4 @@
-"""Counts what the reliability tests survived, and writes results/reliability.md.
+"""Counts what the reliability tests survived, measures what a long run costs, and writes results/reliability.md.
 
 python tests/reliability.py [--kills 25] [--fuzz_seconds 600]
 """
@@ -22,8 +22,9 @@ GROUPS = {
     "other people's files and secrets": ("tests/test_security.py",),
     "programs in the sandbox, right, wrong and hostile": ("tests/test_sandbox.py",),
     "full disks, folders that cannot be written to, too little memory": ("tests/test_trouble.py",),
-    "runs killed and resumed, bit for bit": ("tests/test_resume.py",),
+    "runs killed and resumed bit for bit, checkpoints that must be refused": ("tests/test_resume.py",),
     "claims of living and dead processes": ("tests/test_claims.py",),
+    "golden training steps, one for each method on two families": ("tests/test_golden.py",),
 }
 
 
@@ -50,15 +51,19 @@ def main(arguments: list[str]) -> int:
     survived = json.loads(chaos.stdout.splitlines()[-1])
     fuzzed = re.findall(r"^(.+): ([\d,]+) files, ([\d,]+) read, ([\d,]+) refused$", pytest(
         "tests/test_fuzz.py", "-s", "--fuzz_seconds", str(options.fuzz_seconds)), re.MULTILINE)  # fmt: skip
+    costs = re.findall(r"^measured: (.+): (.+); allowed: (.+)$", pytest("tests/test_long_runs.py", "-s"), re.MULTILINE)
     lines = [
         "# Reliability", "",
         f"Made by `python tests/reliability.py --kills {options.kills} --fuzz_seconds {options.fuzz_seconds:g}` "
         f"at commit {git_state()['git'][:12]}; the test suite runs a short form.", "",
         "| what | tried | lost |", "|---|---|---|",
         f"| processes of sweeps killed with SIGKILL, then completed and compared with an undisturbed sweep | {options.kills} | nothing |",
+        f"| runs of two sweeps started at once, each begun once | {survived['two sweeps at once']['begun']} | nothing |",
         *(f"| {what} | {passed(pytest(*files))} | nothing |" for what, files in GROUPS.items()), "",
         "| reader, fuzzed | files | read | refused in one line | other errors, hangs |", "|---|---|---|---|---|",
         *(f"| {name} | {files} | {read} | {refused} | 0 |" for name, files, read, refused in fuzzed), "",
+        "| cost, on one CPU thread | measured | allowed |", "|---|---|---|",
+        *(f"| {what} | {figure} | {limit} |" for what, figure, limit in costs), "",
         "The kills, as they came: " + "; ".join(f"{name}: {value}" for name, value in survived.items()) + ".",
     ]  # fmt: skip
     write_atomically(ROOT / "results" / "reliability.md", "\n".join(lines) + "\n")

@@ -415,6 +415,10 @@ ADAPTERS = {
         "train --task rte --init_from ../elsewhere", ("no adapter '../elsewhere'", "looked for adapter.safetensors in ../elsewhere\n"),
         make=lambda: shutil.copytree("trained", "results/elsewhere"),
     ),
+    "an adapter of a run that is not finished": restored(
+        "no adapter in adapter: its run is not finished", "goes on",
+        make=lambda: Path("adapter").mkdir() or Path("adapter/checkpoint.safetensors").write_bytes(b"x"),
+    ),
     "an adapter's name too long": Case(f"train --task rte --init_from {'x' * 300}", ("no adapter 'x", "adapter.safetensors")),
     "a folder without an adapter": Case("train --task rte --init_from data", ("no adapter 'data'", "adapter.safetensors")),
     "a link to nothing": restored("no adapter", make=lambda: Path("adapter").symlink_to("nowhere")),
@@ -498,6 +502,18 @@ RECORDS = {
     "a record whose notes are numbers": reported("'notes' is [1]", make=record(notes=[1])),
     "a record without its config": reported("'config' is {}", make=record(config={})),
     "a record of another run": reported("is the record of the run t5-base-rte-pt-0", make=record(run_id="t5-base-rte-pt-0")),
+    "axes of lists": Case(
+        "report table.yaml", ("table.yaml: 'columns' must be a list of single values",),
+        {"table.yaml": TABLE["table.yaml"] + "columns: [[task]]\n"},
+    ),
+    "seeds of lists": Case(
+        "sweep table.yaml", ("table.yaml: 'seeds' must be a list of single values",),
+        {"table.yaml": TABLE["table.yaml"] + "seeds: [[1], 2]\n"},
+    ),
+    "a mean of nothing": Case(
+        "report table.yaml", ("table.yaml: 'means: all' must be a list of tasks, not None",),
+        {"table.yaml": TABLE["table.yaml"] + "means: {all: }\n"},
+    ),
     "a sweep onto a torn record": Case("sweep table.yaml", ("no readable run record", "move it away"), TABLE, record_file(b"{")),
     "a run onto a torn record": Case(
         "train --task rte --method pt --prompt_len 9 --steps 30000 --batch_size 32 --max_source_len 256",

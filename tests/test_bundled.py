@@ -31,6 +31,19 @@ def check_balanced_and_disjoint(splits: dict[str, list[dict]], sizes: dict[str, 
     assert len(sentences) == len(set(sentences))
 
 
+@pytest.mark.parametrize("make", [bundled.model_folder, movie_reviews])
+def test_a_folder_that_lost_files_is_told(make, monkeypatch, tmp_path):
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path)
+    monkeypatch.setattr(bundled, "fetch", lambda _: pytest.fail("fetched"))
+    for name in ("smollm2-135m", "movie_reviews"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=rf"^{tmp_path}/\S+ lacks (model|train)\S+, .*remove that folder, and the same command makes it anew$"
+    ):
+        make()
+
+
 def test_split_reviews_balances_and_separates():
     splits = split_reviews(made_up_text())
     check_balanced_and_disjoint(splits, {"train": 100, "validation": 200, "test": 500})

@@ -118,6 +118,15 @@ def test_without_locks_it_is_said_and_the_run_goes_on(make_config, monkeypatch, 
     assert runs_of(config) == [config.run_id, f"{config.run_id}.json"]
 
 
+def test_a_finished_run_in_a_folder_that_cannot_be_written_to_is_done(make_config, monkeypatch):
+    """What a killed process left there stays, and nobody minds."""
+    config = make_config("t5", "pt")
+    record, left = loop.run(config), results.run_folder(config.results_dir, config.run_id) / "checkpoint.safetensors"
+    left.write_bytes(b"half")
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(errno.EACCES, "Permission denied")))
+    assert loop.run(config) == record and left.exists()
+
+
 def test_what_a_killed_process_left_is_removed(make_config, monkeypatch):
     """Killed after the record was written, and while a temporary file was."""
     config = make_config("t5", "pt")

@@ -26,16 +26,18 @@ import hypothesis
 import pyarrow
 import pyarrow.parquet
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from conftest import SIZES, fixture_rows
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from adept import checkpoint, results
+from adept import checkpoint, early, loop, results, resume, sweep
 from adept.config import UserError, resolve
 from adept.data import load_data, read_rows, render
 from adept.loop import open_session
+from adept.significance import Predictions
 from adept.tasks import TASKS, task_of
 
 LONGEST = 10
@@ -207,6 +209,74 @@ def run_record(world: Path) -> Reader:
     )
 
 
+def log(world: Path) -> Reader:
+    """metrics.jsonl of a run that goes on, as early stopping reads it: whatever cannot be read counts as not written."""
+    path = results.run_folder("results", "rival") / "metrics.jsonl"
+    path.parent.mkdir(parents=True)
+    entries = [{"step": step, kind: value} for step in (2, 4) for kind, value in (("train/loss", 0.5), ("validation/accuracy", 60.0))]
+
+    def read() -> None:
+        scores = early.evaluations("results", "rival", "accuracy")
+        early.best_until(4, scores)
+        if not scores:
+            raise UserError("nothing is known of it")
+
+    return Reader(path, files(as_lines(entries), entries, as_lines), read)
+
+
+def predictions(world: Path) -> Reader:
+    """predictions.jsonl, as the significance of a difference reads it."""
+    record = json.loads(Path("trained").resolve().with_suffix(".json").read_text())
+    path = results.run_folder("results", record["run_id"]) / "predictions.jsonl"
+    path.parent.mkdir(parents=True)
+    valid = Path("trained/predictions.jsonl").read_bytes()
+    rows = [json.loads(line) for line in valid.splitlines()]
+    return Reader(path, files(valid, rows, as_lines), lambda: Predictions(record, "results").score("accuracy"))
+
+
+def training_state(world: Path) -> Reader:
+    """checkpoint.safetensors, as a killed run reads it. Half of the files have a checksum that is right."""
+    shape = {"steps": 3, "eval_every": 2, "batch_size": 4, "max_source_len": 64, "eval_rows": 4, "save_every": 1, "bottleneck_dropout": 0.1}
+    config = resolve({"task": "rte", "model": "t5", "data_dir": "data", "device": "cpu", **SIZES["adept"], **shape})
+    kept = resume.Checkpoints.remove
+    resume.Checkpoints.remove = lambda _: None
+    try:
+        loop.run(config)
+    finally:
+        resume.Checkpoints.remove = kept
+    session = open_session(config)
+    optimizer = loop.make_optimizer(loop.parameter_groups(session.model, loop.METHODS[config.method].lrs, config), config)
+    checkpoints = resume.Checkpoints(results.run_folder("results", config.run_id), session, optimizer, "")
+    path = checkpoints.newest
+    checkpoints.previous.unlink()
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    stored = json.loads(header["__metadata__"]["state"])
+    checkpoints.identity = {name: stored[name] for name in checkpoints.identity}
+    tensors = safetensors.torch.load(content)
+
+    def sealed(text: object) -> bytes:
+        """The checkpoint with another JSON, or text in its place."""
+        text = text if isinstance(text, str) else json.dumps(text)
+        text = text.encode(errors="replace").decode()
+        return safetensors.torch.save(tensors, {"schema": str(resume.SCHEMA), "crc": resume.checksum(tensors, text), "state": text})
+
+    def resealed(header: object) -> bytes:
+        """The checkpoint with another header, and the checksum that belongs to it where the file can be read."""
+        file = as_safetensors(content[start:])(header)
+        try:
+            others, (text,) = safetensors.torch.load(file), [header["__metadata__"]["state"]]
+            return safetensors.torch.save(others, {**header["__metadata__"], "crc": resume.checksum(others, text)})
+        except Exception:
+            return file
+
+    inputs = mutated(content) | rearranged(header).map(resealed) | rearranged(stored).map(sealed) | rearranged(stored["state"]).map(
+        lambda state: sealed({**stored, "state": state})
+    )  # fmt: skip
+    return Reader(path, inputs, checkpoints.load)
+
+
 TASK = {
     "name": "jokes", "files": {"train": "t.csv", "validation": "t.csv", "test": "t.csv"}, "text": ["title", {"joke": "body"}],
     "label": "funny", "labels": {"dull": 0, "funny": 1}, "metrics": ["accuracy", "f1"], "report": "f1", "max_source_len": 64, "cue": "so:",
@@ -245,6 +315,22 @@ def yaml_layer(world: Path) -> Reader:
     return Reader(Path("mine.yaml"), files(as_yaml(LAYER), LAYER, as_yaml), lambda: resolve({"task": "rte"}, "mine.yaml").run_id)
 
 
+TABLE = {
+    "title": "Small", "note": "n", "fields": {"task": "rte", "model": "t5"}, "rows": "method", "columns": ["task", "quantity"],
+    "grid": [{"method": "pt", "prompt_len": [5, 9]}, {"name": "a", "cases": [{"prompt_len": 5, "bottleneck": 3}]}, {"from": "a"}],
+    "seeds": [42, 43], "quantities": ["score", "trained parameters"], "means": {"mean": ["rte"]}, "labels": {"pt": "PT"},
+}  # fmt: skip
+
+
+def table_file(world: Path) -> Reader:
+    """A table's YAML, with its runs."""
+
+    def read() -> None:
+        sweep.load_table(Path("table.yaml"), {}).runs()
+
+    return Reader(Path("table.yaml"), files(as_yaml(TABLE), TABLE, as_yaml), read)
+
+
 def local_data(suffix: str, write: Callable[[list], bytes]) -> Callable[[Path], Reader]:
     """A file of --data_dir: some task's fixture rows, read by every task."""
 
@@ -274,8 +360,12 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "adapter.safetensors": adapter_weights,
     "adapter_model.bin": foreign_weights,
     "adapter.json": adapter_description,
+    "checkpoint.safetensors": training_state,
     "run record": run_record,
+    "metrics.jsonl": log,
+    "predictions.jsonl": predictions,
     "task file": task_file,
+    "table file": table_file,
     "YAML layer": yaml_layer,
     "jsonl": local_data("jsonl", as_lines),
     "parquet": local_data("parquet", as_parquet),

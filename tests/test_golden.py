@@ -85,9 +85,31 @@ def test_three_steps_compute_the_golden_values(make_config, one_thread, request,
         values = {**stored["values"], name: computed}
         GOLDEN.write_text(json.dumps({"made_with": now, "values": dict(sorted(values.items()))}, indent=1) + "\n")
         return
+    compare(name, computed, stored, now)
+
+
+def compare(name: str, computed: dict, stored: dict, now: dict[str, str]) -> None:
+    """Raises AssertionError that says what moved, which packages differ from those of the golden values, and what to do."""
     golden = stored["values"].get(name, {"losses": [], "norm": None})
     assert [*computed["losses"], computed["norm"]] == pytest.approx([*golden["losses"], golden["norm"]], rel=TOLERANCE), (
         f"{name}: computed {computed}, golden {golden}. The golden values were made with {versions(stored['made_with'])}; this is "
         f"{versions(now)}. If neither a dependency's drift nor a bug is behind it and the change is meant, "
         "python -m pytest tests/test_golden.py --write_golden writes new values; say in the commit why"
     )
+
+
+def test_a_dependency_that_changes_the_numbers_is_told(make_config, one_thread, monkeypatch):
+    """AdamW of another version, whose steps are a thousandth larger."""
+    stored, step = json.loads(GOLDEN.read_text()), torch.optim.AdamW.step
+
+    def other(self, *_):
+        for group in self.param_groups:
+            group["lr"] *= 1.001
+        return step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", other)
+    computed = three_steps(make_config("t5", "pt", model_dropout=0, steps=STEPS, eps=EPS, prompt_lr=RATES["prompt_lr"]))
+    with pytest.raises(AssertionError, match=r"^t5 pt: computed") as told:
+        compare("t5 pt", computed, stored, {"torch": "9.9.9", "transformers": "5.0.0"})
+    for part in (f"made with {versions(stored['made_with'])}", "this is torch 9.9.9, transformers 5.0.0", "--write_golden", "drift"):
+        assert part in str(told.value)

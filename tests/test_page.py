@@ -645,3 +645,11 @@ def test_evil_records_stay_text_in_the_browser(browser, load, tmp_path):
     browser.run("document.querySelectorAll('.seeds button')[1].click()")
     assert browser.run(seeds) == ["false", "true"]
     quiet(browser, path)
+
+
+def test_damaged_predictions_are_left_out(tmp_path):
+    path, good = tmp_path / "predictions.jsonl", {"id": "test:0", "prediction": "1", "references": ["0"]}
+    path.write_text(json.dumps(good) + "\n[1]\n" + json.dumps({**good, "references": 3}) + "\n")
+    assert page.first_predictions(path, 9) == [["test:0", "1", ["0"]]]
+    path.write_text(json.dumps(good) + '\n{"id": "te')
+    assert page.first_predictions(path, 9) == []

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import FAMILIES, ROOT
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from adept import loop, resume
 from adept.config import UserError
 from adept.data import batch_indices
+from adept.methods import METHODS
 from adept.stop import Stopped
 
 RATES = {"prompt_lr": 0.3, "offset_lr": 1e-2, "scoring": "likelihood"}
@@ -67,18 +69,22 @@ def killed(monkeypatch, config, name: str, call: int, **options) -> None:
         loop.run(config)
 
 
-CASES = {
-    "pt": ("t5", "pt", {"grad_accum": 2}),
-    "dept": ("codegen", "dept", {"group_by_length": False, "model_dropout": 0.1, "batch_size": 5}),
-    "adept": ("t5", "adept", {"bottleneck_dropout": 0.1, "few_shot": 9, "grad_accum": 2, "offset_lr": 1e-2}),
-    "lora": ("llama", "lora", {"lora_dropout": 0.1, "model_dropout": 0.1, "lr": 1e-2, "few_shot": 7, "group_by_length": False}),
+OF_FAMILY = {
+    "t5": {"grad_accum": 2},
+    "llama": {"few_shot": 7, "group_by_length": False},
+    "codegen": {"few_shot": 9, "grad_accum": 2, "batch_size": 5},
 }
+OF_METHOD = {"adept": {"bottleneck_dropout": 0.1}, "lora": {"lora_dropout": 0.1}}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_run_killed_again_and_again_ends_as_if_undisturbed(make_config, monkeypatch, tmp_path, name):
-    family, method, fields = CASES[name]
-    fields = {"steps": 9, "eval_every": 4, "warmup_steps": 1, "scoring": "likelihood", **fields}
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].lrs])
+def test_a_run_killed_again_and_again_ends_as_if_undisturbed(make_config, monkeypatch, tmp_path, method, family):
+    rates = dict.fromkeys(METHODS[method].lrs.values(), 0.01)
+    fields = {
+        "steps": 9, "eval_every": 4, "warmup_steps": 1, "scoring": "likelihood", "eval_batch_size": 2, "model_dropout": 0.1, **rates,
+        **OF_FAMILY[family], **OF_METHOD.get(method, {}),
+    }  # fmt: skip
     undisturbed = make_config(family, method, **fields, results_dir=str(tmp_path / "undisturbed"))
     loop.run(undisturbed)
 
@@ -86,9 +92,11 @@ def test_a_run_killed_again_and_again_ends_as_if_undisturbed(make_config, monkey
     killed(monkeypatch, config, "train_step", 1)  # before anything is saved
     killed(monkeypatch, config, "train_step", 4)  # saved at 2, dies in step 4
     killed(monkeypatch, config, "train_step", 2, after=True)  # 2 -> 4 takes two steps; dies before the evaluation
+    killed(monkeypatch, config, "most_likely", 2)  # dies in the middle of that evaluation, which is of two batches
     killed(monkeypatch, config, "evaluate", 1, after=True)  # dies between the evaluation and the checkpoint at 4
     killed(monkeypatch, config, "train_step", 7)  # from 2 on: saved at 4, 6 and 8, dies in step 9
-    killed(monkeypatch, config, "evaluate", 2)  # from 8 on: evaluates 9, not 8 again, and dies in the test
+    killed(monkeypatch, config, "evaluate", 2)  # from 8 on: evaluates 9, not 8 again, and dies before the test
+    killed(monkeypatch, config, "most_likely", 4)  # dies in the middle of the test
     loop.run(config)
     assert outcome(config) == outcome(undisturbed)
 
@@ -108,6 +116,22 @@ def test_a_run_that_dies_after_every_step_ends_as_if_undisturbed(make_config, mo
     seconds = [entry["seconds"] for entry in record["history"]]
     assert seconds == sorted(seconds) and seconds[0] > 0
     assert record["timing"]["train_seconds"] + record["timing"]["eval_seconds"] >= seconds[-1]
+
+
+def test_a_run_that_wandb_mirrors_goes_on_too(make_config, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    undisturbed = make_config("t5", "adept", steps=6, **RATES, results_dir=str(tmp_path / "undisturbed"))
+    loop.run(undisturbed)
+    config = make_config("t5", "adept", steps=6, **RATES, save_every=1, track="wandb")
+    killed(monkeypatch, config, "train_step", 4)
+    killed(monkeypatch, config, "evaluate", 1)
+    loop.run(config)
+    mirrored = list((folder_of(config) / "wandb").rglob("*.wandb"))
+    assert len(mirrored) == 3 and all(path.stem.endswith(config.run_id) for path in mirrored)  # three parts of one run
+    shutil.rmtree(folder_of(config) / "wandb")
+    (ours, files), (theirs, others) = outcome(config), outcome(undisturbed)
+    assert ours["config"].pop("track") == "wandb" and theirs["config"].pop("track") == "none"
+    assert (ours, files) == (theirs, others)
 
 
 def test_the_best_step_may_lie_before_the_kill(make_config, monkeypatch, tmp_path):
@@ -223,6 +247,39 @@ def test_a_kill_between_the_two_renames_leaves_the_one_before(unfinished, capsys
     assert "goes on from step 3 of 4" in capsys.readouterr().err
 
 
+def test_a_kill_beside_a_damaged_checkpoint_leaves_the_good_one(unfinished, monkeypatch, capsys):
+    """The first checkpoint after it must take the damaged one's place, not move it onto the last good one."""
+    config, folder = unfinished()
+    (folder / NEWEST).write_bytes(b"")
+    original = os.replace
+
+    def replace(source, target):
+        if Path(target).name == NEWEST:
+            raise Killed
+        original(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", replace)
+        loop.run(config)
+    assert read_state(folder / PREVIOUS)["step"] == 2
+    killed(monkeypatch, config, "train_step", 2)  # from 2 on: saved at 3
+    assert (read_state(folder / PREVIOUS)["step"], read_state(folder / NEWEST)["step"]) == (2, 3)
+    capsys.readouterr()
+    assert loop.run(config)["status"] == "completed"
+    assert "goes on from step 3 of 4" in capsys.readouterr().err
+
+
+def test_a_log_with_a_hole_is_whole_again_up_to_the_checkpoint_before_it(unfinished, make_config, tmp_path):
+    """What comes after a checkpoint is written anew, whatever stands there."""
+    config, folder = unfinished(log_every=1)
+    with open(folder / "metrics.jsonl", "ab") as file:
+        file.write(b'{"step": 4, "train/l\0\0\0\0\n[1]\n\xff')
+    loop.run(config)
+    undisturbed = make_config("t5", "adept", steps=4, eval_every=4, log_every=1, **RATES, results_dir=str(tmp_path / "undisturbed"))
+    loop.run(undisturbed)
+    assert outcome(config) == outcome(undisturbed)
+
+
 def refused(monkeypatch, config, message: str) -> None:
     """The run ends in this one line before it trains, and its files stay as they are."""
     before = {path.name: path.read_bytes() for path in folder_of(config).iterdir()}
@@ -267,12 +324,89 @@ def test_changed_data_are_refused(unfinished, make_config, monkeypatch, tmp_path
     refused(monkeypatch, other, "is of another run: its data_fingerprint is")
 
 
+def rewrite(path: Path, change) -> None:
+    """change(JSON, tensors) of a checkpoint, with the checksum right again."""
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    stored = json.loads(metadata["state"])
+    stored = change(stored, tensors) or stored
+    text = stored if isinstance(stored, str) else json.dumps(stored)
+    save_file(tensors, path, {**metadata, "state": text, "crc": resume.checksum(tensors, text)})
+
+
+def in_state(**fields):
+    return lambda stored, _: stored["state"].update(fields)
+
+
+def of_tensors(**changes):
+    """Tensors by the end of their names: None removes one."""
+
+    def change(_, tensors):
+        for end, value in changes.items():
+            for name in [name for name in tensors if name.endswith(end)]:
+                tensors.pop(name) if value is None else tensors.update({name: value(tensors[name])})
+
+    return change
+
+
+FORGED = {
+    "no JSON": (lambda *_: "{", "holds no JSON"),
+    "brackets": (lambda *_: "[" * 100_000, "holds no JSON"),
+    "a list": (lambda *_: [1], "lacks one of code, state, random"),
+    "no state": (lambda stored, _: stored.pop("state") and None, "lacks one of code, state, random"),
+    "a state without a field": (lambda stored, _: stored["state"].pop("tokens") and None, "holds no 'tokens' as this version of adept"),
+    "no run": (lambda stored, _: stored.pop("run_id") and None, "its run_id is None, not "),
+    "a word for a step": (in_state(step="3"), "holds no 'step' as"),
+    "a step below zero": (in_state(step=-1), "holds no 'step' as"),
+    "endless seconds": (in_state(train_seconds=float("inf")), "holds no 'train_seconds' as"),
+    "a history of numbers": (in_state(history=[1]), "holds no 'history' as"),
+    "a best without a step": (in_state(best={"validation": {"accuracy": 50.0}}), "holds no 'best' as"),
+    "a best without weights": (in_state(best={"step": 2, "validation": {"accuracy": 50.0}}), "does not fit the model: best/"),
+    "a weight of another shape": (of_tensors(w_up=lambda tensor: tensor.reshape(-1)), "does not fit the model: .*w_up differs"),
+    "a weight of another type": (of_tensors(w_up=lambda tensor: tensor.long()), "does not fit the model: .*w_up differs"),
+    "no weight": (lambda _, tensors: tensors.pop(min(n for n in tensors if n.startswith("weights/"))) is None, "does not fit the model: w"),
+    "half of AdamW": (lambda _, tensors: tensors.pop(min(n for n in tensors if "exp_avg/" in n)) is None, "does not fit the model: opt"),
+    "a tensor too many": (lambda _, tensors: tensors.update(more=torch.ones(1)), "does not fit the model: more differs"),
+    "no losses": (of_tensors(losses=None), "does not fit the model: losses differs"),
+    "no random numbers": (of_tensors(**{"random/cpu": None}), "does not fit the model: random/cpu differs"),
+    "random numbers that are none": (of_tensors(**{"random/cpu": torch.zeros_like}), "random generators .*Invalid mt19937 state"),
+    "numpy beyond its numbers": (lambda stored, _: stored["random"]["numpy"].__setitem__(2, 10**6), "place 1000000 is beyond"),
+    "another Python's random numbers": (lambda stored, _: stored["random"]["python"].__setitem__(0, 99), "state with version 99"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_checkpoint_of_other_content_is_refused_in_spite_of_its_checksum(unfinished, monkeypatch, kind):
+    (config, folder), (change, message) = unfinished(), FORGED[kind]
+    for name in (NEWEST, PREVIOUS):
+        rewrite(folder / name, change)
+    refused(monkeypatch, config, rf"{message}.*{PREVIOUS} .*remove .* to start the run over")
+
+
+def test_a_rewritten_checkpoint_is_read(unfinished, make_config, tmp_path):
+    """So that what refuses the forged ones is what was changed in them."""
+    config, folder = unfinished()
+    rewrite(folder / NEWEST, lambda *_: None)
+    undisturbed = make_config("t5", "adept", steps=4, eval_every=4, **RATES, results_dir=str(tmp_path / "undisturbed"))
+    loop.run(undisturbed)
+    loop.run(config)
+    assert outcome(config) == outcome(undisturbed)
+
+
 def test_nothing_is_unpickled():
     source = (ROOT / "adept" / "resume.py").read_text()
     assert "torch.load" not in source and "pickle" not in source.replace("Nothing is pickled.", "")
 
 
 # Signals ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C as in a terminal: what a shell starts with & ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def signalled(monkeypatch, name: str, call: int, number: int) -> None:

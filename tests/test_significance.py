@@ -123,3 +123,19 @@ def test_predictions_that_cannot_be_read_are_named(tmp_path, made):
     (tmp_path / "runs" / "a" / "predictions.jsonl").write_text('{"id": 1')
     with pytest.raises(UserError, match=r"predictions\.jsonl holds no readable predictions"):
         significance.Predictions({"run_id": "a", "config": dataclasses.asdict(resolve({"task": "rte"}))}, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\n", b"[1]\n", b"[" * 100_000, b"\xff\n", b'{"id": "a", "prediction": "0"}',
+        b'{"id": "a", "prediction": "0", "references": []}',
+        b'{"id": "a", "prediction": 0, "references": ["0"]}', b'{"id": ["a"], "prediction": "0", "references": ["0"]}',
+        b'{"id": "a", "prediction": "0", "references": [0]}', b'{"id": "a", "prediction": "0", "references": ["0"], "group": {}}',
+    ],
+)  # fmt: skip
+def test_predictions_of_other_content_are_told(made, tmp_path, content):
+    made("good", ["0"], ["0"])
+    (tmp_path / "runs" / "good" / "predictions.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=r"predictions\.jsonl holds no readable predictions \(.*\); run it again$"):
+        significance.Predictions({"run_id": "good", "config": dataclasses.asdict(resolve({"task": "rte"}))}, str(tmp_path))

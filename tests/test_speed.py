@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from conftest import FAMILIES, make_model
+from torch._dynamo.testing import CompileCounter
 
 from adept import loop, models, step
 from adept.attention import MaskedBiasAttention, ShortTargetCrossAttention
@@ -114,6 +115,21 @@ def test_the_step_compiles_into_one_graph(make_config, family, runs):
         losses = stack.losses(batches)
         computed.append((losses, torch.autograd.grad(losses.sum(), parameters)))
     torch.testing.assert_close(*computed)
+
+
+@pytest.mark.parametrize("method", ["pt", "dept", "adept", "dept_relu"])
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_batches_of_a_shape_are_compiled_once(make_config, family, method):
+    """What a module remembers of the batch before (DePT: where its next token lies) is neither a reason to compile again nor an input."""
+    torch._dynamo.reset()
+    session = loop.open_session(make_config(family, method, model_dropout=0))
+    rows = session.codec.encode(load_data(session.task, session.config).train)
+    counter = CompileCounter()
+    session.batch_losses = torch.compile(step.batch_losses, backend=counter, fullgraph=True)
+    stack, inputs = step.Stack([session]), step.make_batch(session.codec, rows[:4]).inputs
+    losses = [stack.losses([inputs]).item() for _ in range(3)]
+    assert counter.frame_count == 1
+    assert losses == [losses[0]] * 3
 
 
 def test_a_compiled_run_is_a_run(make_config, tmp_path):

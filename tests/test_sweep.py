@@ -391,7 +391,11 @@ def scores(config, *pairs) -> None:
     """Writes a rival's live metrics, with what else such a file holds."""
     folder = results.run_folder(config.results_dir, config.run_id)
     lines = [{"step": 1, "train/loss": 2.0}, *({"step": step, "validation/accuracy": score} for step, score in pairs)]
-    results.write_atomically(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "valid')
+    results.write_atomically(
+        folder / "metrics.jsonl",
+        "".join(json.dumps(line) + "\n" for line in lines)
+        + '[1]\n{"step": "9", "validation/accuracy": 99.0}\n{"step": 9, "validation/accuracy": null}\n\0\0\n{"step": 9, "valid',
+    )
 
 
 def judge(config, *rivals) -> early.EarlyStopping:

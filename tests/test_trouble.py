@@ -17,6 +17,7 @@ from conftest import ROOT
 import train
 from adept import files, loop, memory, results
 from adept.config import UserError
+from adept.track import NoMirror, Tracker
 
 PLACES = ("model", "data_dir", "results_dir")
 
@@ -173,6 +174,38 @@ def test_a_log_that_cannot_be_written(make_config, monkeypatch):
         loop.run(config)
 
 
+def test_no_line_of_the_log_is_written_in_part(make_config, tmp_path):
+    """The disk takes the first bytes of a line and says nothing: the rest must be told."""
+    config = make_config("t5", "pt")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Tracker(config, tmp_path, {}, NoMirror()) as tracker:
+        tracker.line(1, {"train/loss": 0.5})
+        size = (tmp_path / "metrics.jsonl").stat().st_size
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, before[1]))
+            with pytest.raises(UserError, match=r"^cannot write .*metrics.jsonl: File too large; raise the limit"):
+                tracker.line(2, {"train/loss": 0.25})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("linked", ["results", "run"])
+def test_folders_that_are_links_to_another_disk(make_config, tmp_path, monkeypatch, linked):
+    """A killed run in a results folder, or in a run's folder, that is a link goes on there, and the link stays."""
+    config = make_config("t5", "pt", save_every=1)
+    link = Path(config.results_dir) if linked == "results" else results.run_folder(config.results_dir, config.run_id)
+    (tmp_path / "disk").mkdir()
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "disk")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(loop, "evaluate", lambda *_: sys.exit("killed"))
+        loop.run(config)
+    assert [*(tmp_path / "disk").rglob("checkpoint.safetensors")]
+    undisturbed = loop.run(make_config("t5", "pt", results_dir=str(tmp_path / "undisturbed")))
+    assert loop.run(config)["test"] == undisturbed["test"]
+    assert link.is_symlink() and [*(tmp_path / "disk").rglob("adapter.safetensors")] and not [*tmp_path.rglob("results/**/.*.lock")]
+
+
 def test_a_results_folder_that_is_a_file_is_told_before_anything_is_loaded(make_config, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(loop, "load_data", lambda *_: pytest.fail("loaded"))
@@ -203,6 +236,25 @@ def test_a_vanished_data_folder_and_model_are_told(make_config, tmp_path, capsys
         assert train.main(flags_of(config, **more)) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and str(gone) in line
+
+
+def test_data_that_vanish_while_a_run_is_killed_cost_nothing(make_config, tmp_path, monkeypatch, capsys, data_dir):
+    """The same command says so, and goes on when they are back."""
+    data = tmp_path / "data"
+    shutil.copytree(data_dir, data)
+    config = make_config("t5", "pt", data_dir=str(data), save_every=1)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(loop, "evaluate", lambda *_: sys.exit("killed"))
+        loop.run(config)
+    kept = [path.read_bytes() for path in results.run_folder(config.results_dir, config.run_id).iterdir()]
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"--data_dir {data} is not a folder"):
+        loop.run(config)
+    assert kept == [path.read_bytes() for path in results.run_folder(config.results_dir, config.run_id).iterdir()]
+    (tmp_path / "elsewhere").rename(data)
+    capsys.readouterr()
+    assert loop.run(config)["status"] == "completed"
+    assert "goes on from step 1 of 4" in capsys.readouterr().err
 
 
 # Memory -----------------------------------------------------------------------------------------------------------------
