@@ -22,6 +22,7 @@ class MaskedBiasAttention(T5Attention):
         if position_bias is None:
             length = hidden_states.shape[1]
             position_bias = self.compute_bias(length, length, device=hidden_states.device).to(hidden_states.dtype)  # [1, H, T, T]
+            position_bias = position_bias.contiguous()  # here, or every layer makes and keeps a copy that is
             if mask is not None and mask.dtype == torch.bool:
                 position_bias = torch.where(mask, position_bias, torch.finfo(position_bias.dtype).min)
             elif mask is not None:

@@ -247,6 +247,11 @@ class RunConfig:
         "keep each block's input alone and run the block again in the backward pass: less memory, more time, same results",
         place=True,
     )
+    shard_model: bool = option(
+        False,
+        "under torchrun: the processes share the frozen blocks' weights out among them (FSDP2), for models too large for one",
+        place=True,
+    )
     fold: bool = option(False, "evaluate with ADePT's network folded into the embedding table; results change by rounding", place=False)
     eval_batch_size: int = option(64, "examples per batch at evaluation", minimum=1, place=True)
     compare_scoring: bool = option(False, "score the test set by generation and by likelihood, and record how often they agree", place=True)

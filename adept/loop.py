@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adept import checkpoint, memory, models, recompute, results
+from adept import checkpoint, memory, models, parallel, recompute, results
 from adept.config import RunConfig, UserError, first_line
 from adept.data import IGNORED, Codec, Data, Example, batch_indices, load_data, pad
 from adept.early import EarlyStopped
@@ -59,8 +59,11 @@ class Session:
 
     @property
     def shared_prefix(self) -> int:
-        """Tokens at the beginning of each training row that have the same states in all of them: a causal model's prompt."""
-        return 0 if self.codec.encoder_decoder else len(self.codec.prompt_ids)
+        """Tokens at the beginning of each training row that have the same states in all of them: a causal model's prompt.
+
+        A sharded model computes it with every row: FSDP gathers a block's weights for the gradient of its output, not of its cache.
+        """
+        return 0 if self.codec.encoder_decoder or self.config.shard_model else len(self.codec.prompt_ids)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         enabled = self.config.precision == "bf16"
@@ -99,6 +102,7 @@ def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
     """
     for config in configs:
         task_of(config).check(config)
+        parallel.check(config)
     pick_device(configs[0].device)  # a device that is not there is told before gigabytes are read
     model, tokenizer = models.load(configs[0])
     copies = [model, *(models.light_copy(model) for _ in configs[1:])]
@@ -144,6 +148,8 @@ def place(config: RunConfig, model: nn.Module, tokenizer, device: torch.device |
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
     if config.checkpoint_activations:
         recompute.checkpoint_blocks(model)
+    if config.shard_model:
+        parallel.shard(model, device)
     model.to(device)
     wrapped = [m for m in model.modules() if isinstance(m, PromptedEmbedding)]
     for hook in wrapped:
@@ -179,7 +185,7 @@ def evaluate(session: Session, examples: list[Example], scoring: str | None = No
     """({metric: percent}, predictions in the order of `examples`, sampled ones repeated). scoring: in place of the config's."""
     examples = sampled(session.config, examples)
     predictions = predict(session, examples, scoring)
-    return score(session.task.metrics, answers(session, examples, predictions)), predictions
+    return parallel.first(lambda: score(session.task.metrics, answers(session, examples, predictions))), predictions
 
 
 def sampled(config: RunConfig, examples: list[Example]) -> list[Example]:
@@ -208,13 +214,20 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
     keys = [i if config.temperature else example.source_ids for i, example in enumerate(examples)]
     distinct = list({key: i for i, key in enumerate(keys)}.values())
     order = sorted(distinct, key=lambda i: -len(examples[i].source_ids))  # longest first: memory fails early, if it does
-    predictions: dict = {}
-    with own_randomness(session), folded(session.model) if config.fold else contextlib.nullcontext():
-        for rows in even_batches(order, [len(e.source_ids) for e in examples], session):
-            batch = {name: ids.to(session.device) for name, ids in session.codec.source_batch([examples[i] for i in rows]).items()}
-            with session.autocast():
-                texts = most_likely(session, batch, labels) if likelihood else generate(session, batch)
-            predictions.update(zip((keys[i] for i in rows), texts, strict=True))
+
+    def predicted() -> dict:
+        """{key: prediction} of this process's rows."""
+        found: dict = {}
+        with own_randomness(session), folded(session.model) if config.fold else contextlib.nullcontext():
+            for together in even_batches(order, [len(e.source_ids) for e in examples], session):
+                rows = parallel.share(together)
+                batch = {name: ids.to(session.device) for name, ids in session.codec.source_batch([examples[i] for i in rows]).items()}
+                with session.autocast():
+                    texts = most_likely(session, batch, labels) if likelihood else generate(session, batch)
+                found.update(zip((keys[i] for i in rows), texts, strict=True))
+        return found
+
+    predictions = dict(itertools.chain.from_iterable(found.items() for found in parallel.each(predicted)))
     session.model.train(was_training)
     return [predictions[key] for key in keys]
 
@@ -225,14 +238,16 @@ launches."""
 
 
 def even_batches(order: Sequence[int], lengths: Sequence[int], session: Session) -> Iterator[list[int]]:
-    """`order`, row numbers from the longest to the shortest, in batches of --eval_batch_size at most and without much padding.
+    """`order`, row numbers from the longest to the shortest, in batches of --eval_batch_size a process at most and without much padding.
 
     Rows that are drawn come in batches that depend on nothing but --eval_batch_size, since their randomness does.
     """
     prompt, least = len(session.codec.prompt_ids), 0.0 if session.config.temperature else LEAST_FULL.get(session.device.type, 0.5)
     batch: list[int] = []
     for i in order:
-        if batch and (len(batch) == session.config.eval_batch_size or prompt + lengths[i] < least * (prompt + lengths[batch[0]])):
+        if batch and (
+            len(batch) == session.config.eval_batch_size * parallel.WORLD or prompt + lengths[i] < least * (prompt + lengths[batch[0]])
+        ):
             yield batch
             batch = []
         batch.append(i)
@@ -259,7 +274,7 @@ def own_randomness(session: Session) -> Iterator[None]:
     devices = [session.device] if session.device.type == "cuda" else []
     with torch.random.fork_rng(devices, enabled=bool(session.config.temperature)):
         if session.config.temperature:
-            torch.manual_seed(session.config.seed)
+            torch.manual_seed(parallel.own_seed(session.config.seed))
         yield
 
 
@@ -270,7 +285,7 @@ def generate(session: Session, batch: dict[str, Tensor]) -> list[str]:
     if config.temperature:  # top_k: the library's default of the time, which LoPA's protocol leaves as it is
         drawn = {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 50}
     output = session.model.generate(
-        **batch, **drawn, num_beams=1, max_new_tokens=max_new_tokens(session), max_length=None,
+        **batch, **drawn, num_beams=1, max_new_tokens=max_new_tokens(session), max_length=None, synced_gpus=config.shard_model,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     answer = output[:, 1:] if session.codec.encoder_decoder else output[:, batch["input_ids"].shape[1] :]
@@ -435,11 +450,12 @@ def life(config: RunConfig, signals: Signals, stop: Judge | None, shared: dict) 
 
     It yields its config, for a session, then a Work for each optimizer step, for its Step: who drives it may do so for several at once.
     """
-    if (done := results.finished(config.results_dir, config.run_id)) is not None:
+    if (done := parallel.first(lambda: results.finished(config.results_dir, config.run_id))) is not None:
         return done
-    with results.claim(config.results_dir, config.run_id):
+    with parallel.in_first(results.claim(config.results_dir, config.run_id)):
         # Another process may have finished it between the look and the claim.
-        return results.find(config.results_dir, config.run_id) or (yield from complete(config, signals, stop, shared))
+        done = parallel.first(lambda: results.find(config.results_dir, config.run_id))
+        return done or (yield from complete(config, signals, stop, shared))
 
 
 def complete(config: RunConfig, signals: Signals, stop: Judge | None, shared: dict) -> Life:
@@ -459,6 +475,8 @@ def complete(config: RunConfig, signals: Signals, stop: Judge | None, shared: di
     optimizer = make_optimizer(groups, config) if groups else None
     folder = results.run_folder(config.results_dir, config.run_id)
     checkpoints = Checkpoints(folder, session, optimizer, data.fingerprint)
+    if parallel.RANK:
+        torch.manual_seed(parallel.own_seed(config.seed))  # dropout: other rows, other masks
     state = checkpoints.load()
     if config.init_from is not None and not state.step:
         checkpoint.restore(session.model, checkpoint.find_adapter(config.init_from, config.results_dir))
@@ -479,25 +497,31 @@ def complete(config: RunConfig, signals: Signals, stop: Judge | None, shared: di
                 end.args = (f"{end} from step {state.step} of {config.steps}, which is saved",)
             raise
 
-    timing = state.timing() | {"test_examples_per_second": len(predictions) / test_seconds}
-    record = results.make_record(session, data, described, state.history, state.best, test, timing)
-    if state.resumed:
-        record["provenance"]["resumed"] = state.resumed
-    if state.stacked > 1:
-        record["provenance"]["stacked"] = state.stacked
-    if protection is not None:
-        record["notes"].append(protection)
-    if agreement is not None:
-        record["scoring_agreement"] = agreement
-    if config.measure_offsets:
-        from adept.analysis import offset_statistics
+    def publish() -> dict:
+        """Writes all that the run leaves behind, the record last."""
+        timing = state.timing() | {"test_examples_per_second": len(predictions) / test_seconds}
+        record = results.make_record(session, data, described, state.history, state.best, test, timing)
+        if state.resumed:
+            record["provenance"]["resumed"] = state.resumed
+        if state.stacked > 1:
+            record["provenance"]["stacked"] = state.stacked
+        if parallel.WORLD > 1:
+            record["provenance"]["processes"] = parallel.WORLD
+        if protection is not None:
+            record["notes"].append(protection)
+        if agreement is not None:
+            record["scoring_agreement"] = agreement
+        if config.measure_offsets:
+            from adept.analysis import offset_statistics
 
-        record["offsets"] = offset_statistics(session, data.train)
-    checkpoint.save(folder, session)
-    results.write_predictions(folder / "predictions.jsonl", sampled(config, data.test), predictions)
-    results.write(config.results_dir, record)
-    checkpoints.remove()
-    return record
+            record["offsets"] = offset_statistics(session, data.train)
+        checkpoint.save(folder, session)
+        results.write_predictions(folder / "predictions.jsonl", sampled(config, data.test), predictions)
+        results.write(config.results_dir, record)
+        checkpoints.remove()
+        return record
+
+    return parallel.first(publish)
 
 
 def once(made: dict, key: Hashable, make: Callable):
@@ -570,10 +594,11 @@ def train(
             tracker.evaluated(state.history[-1], state.best)
             if stop is not None and not last and stop(step, state.history):
                 raise EarlyStopped("stopped early")
-        if checkpoints.due(state):
+        due, stopped = parallel.highest(checkpoints.due(state), signals.received or 0)
+        if due:
             read_losses(state, optimizer)
             checkpoints.save(state)
-        signals.check()
+        signals.check(stopped)
         if last:
             return
         started = time.perf_counter()

@@ -27,6 +27,7 @@ class Method:
     evaluation: RunConfig fields that change how a trained adapter is evaluated; None, in all of them, is as it was trained.
     virtual_prompt: the collator prepends cfg.prompt_len ids.
     folds: its offset depends on the token alone, so that --fold can put it into the embedding table.
+    trains_model: it trains weights of the model itself.
     stacks: all that it trains lies in its PromptedEmbedding, so that several runs can share one model (adept/step.py).
     """
 
@@ -37,6 +38,7 @@ class Method:
     virtual_prompt: bool = False
     folds: bool = False
     stacks: bool = False
+    trains_model: bool = False
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -150,7 +152,7 @@ def lora_config(model, config: RunConfig):
 
 METHODS: dict[str, Method] = {
     "zero_shot": Method(apply=frozen, lrs={}),
-    "full": Method(apply=full, lrs={r".*": "lr"}),
+    "full": Method(apply=full, lrs={r".*": "lr"}, trains_model=True),
     "lora": Method(apply=peft_library(lora_config), lrs={r".*\.lora_[AB]\..*": "lr"}, uses=("rank", "lora_alpha", "lora_dropout")),
     "pt": Method(apply=prompted(), lrs=PROMPT_RATE, uses=PROMPT_FIELDS, virtual_prompt=True, stacks=True),
     "dept": Method(
@@ -172,7 +174,11 @@ METHODS: dict[str, Method] = {
     ),
     # What the released code runs under the names of its baselines (discrepancies f-7 and f-8 of the protocol notes).
     "pt_table": Method(
-        apply=prompted(train_table=True), lrs=PROMPT_RATE | {r"(?!.*\.prompt).*": "lr"}, uses=PROMPT_FIELDS, virtual_prompt=True
+        apply=prompted(train_table=True),
+        lrs=PROMPT_RATE | {r"(?!.*\.prompt).*": "lr"},
+        uses=PROMPT_FIELDS,
+        virtual_prompt=True,
+        trains_model=True,
     ),
     "dept_relu": Method(
         apply=prompted(relu_offset),

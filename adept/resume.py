@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from adept import checkpoint, files, results
+from adept import checkpoint, files, parallel, results
 from adept.config import UserError, first_line
 from adept.track import say
 
@@ -130,13 +130,20 @@ class Checkpoints:
         """Writes the newest checkpoint and keeps the one before. Raises UserError when the disk refuses. Before the first step: nothing."""
         if not state.step:
             return
+        generators, own = random_state(self.session.device)
+        everyones = parallel.each(lambda: own)
+        parallel.first(lambda: self.write(state, generators, everyones))
+        self.saved = time.monotonic()
+
+    def write(self, state: TrainState, generators: dict, everyones: list[dict[str, Tensor]]) -> None:
+        """generators: random_state() of python's and numpy's; everyones: that of torch's, of each process."""
         if self.metrics.exists():
             with files.told(self.metrics), self.metrics.open("rb+") as file:
                 os.fsync(file.fileno())
                 state.logged = file.seek(0, os.SEEK_END)
         best = {name: value for name, value in state.best.items() if name != "weights"}
         plain = {name: getattr(state, name) for name in PLAIN} | {"best": best}
-        generators, tensors = random_state(self.session.device)
+        tensors = {stored_as(name, rank): value for rank, values in enumerate(everyones) for name, value in values.items()}
         tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
         for name, parameter in self.session.trainables.items():
             tensors[f"weights/{name}"] = parameter.detach()
@@ -148,7 +155,7 @@ class Checkpoints:
         text = json.dumps({**self.identity, "code": results.git_state(), "state": plain, "random": generators})
         content = save(tensors, {"schema": str(SCHEMA), "crc": checksum(tensors, text), "state": text})
         files.write_atomically(self.newest, content, previous=None if self.damaged else self.previous)
-        self.saved, self.damaged = time.monotonic(), False
+        self.damaged = False
 
     def load(self) -> TrainState:
         """Puts parameters, optimizer, random generators and metrics.jsonl back to the newest good checkpoint and returns its state.
@@ -170,7 +177,7 @@ class Checkpoints:
         else:
             if problems:
                 raise UserError(f"{'; '.join(problems)}; remove {self.newest.parent} to start the run over")
-        if self.metrics.exists():  # later lines come again
+        if parallel.RANK == 0 and self.metrics.exists():  # later lines come again
             with files.told(self.metrics):
                 os.truncate(self.metrics, min(state.logged, self.metrics.stat().st_size))
         return state
@@ -279,8 +286,17 @@ def random_state(device: torch.device) -> tuple[dict, dict[str, Tensor]]:
     return {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}, tensors
 
 
+def stored_as(name: str, rank: int) -> str:
+    """Where the state of a process's generator lies: the first's under its name."""
+    return f"{name}/{rank}" if rank else name
+
+
 def restore_random_state(generators: dict, tensors: dict[str, Tensor], device: torch.device) -> None:
-    """A run that goes on elsewhere (CPU to GPU) keeps that device's generator as its seed made it. Raises Unusable for what is none."""
+    """A run that goes on elsewhere (CPU to GPU, or in more processes) keeps that device's or process's generator as its seed made it.
+
+    Raises Unusable for what is none.
+    """
+    own = {kind: tensors[name] for kind in ("cpu", "cuda", "mps") if (name := stored_as(f"random/{kind}", parallel.RANK)) in tensors}
     try:
         version, numbers, normal = generators["python"]
         random.setstate((version, tuple(numbers), normal))
@@ -288,10 +304,11 @@ def restore_random_state(generators: dict, tensors: dict[str, Tensor], device: t
         if not 0 <= place <= 624:
             raise ValueError(f"place {place} is beyond its 624 numbers")  # where numpy would read without looking
         np.random.set_state((name, keys, place, *rest))
-        torch.set_rng_state(tensors["random/cpu"])
-        if device.type == "cuda" and "random/cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random/cuda"], device)
-        if device.type == "mps" and "random/mps" in tensors:
-            torch.mps.set_rng_state(tensors["random/mps"])
+        if parallel.RANK == 0 or "cpu" in own:
+            torch.set_rng_state(own["cpu"])
+        if device.type == "cuda" and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"], device)
+        if device.type == "mps" and "mps" in own:
+            torch.mps.set_rng_state(own["mps"])
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise Unusable(f"holds random generators that cannot be restored ({first_line(error, 80)})") from error

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adept import parallel
 from adept.config import FIELDS, RunConfig
 from adept.data import IGNORED, Codec, Example
 from adept.embedding import PromptedEmbedding
@@ -34,20 +35,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one forward pass, on the host. inputs: the codec's train_batch with "targets" [1], the number of target tokens."""
+    """Rows of one forward pass, on the host.
+
+    inputs: the codec's train_batch, of which this process has its share of rows, with "targets" [1], the number of all target tokens.
+    ids, tokens: of all rows; tokens that are no padding.
+    """
 
     inputs: dict[str, Tensor]
     ids: tuple[str, ...]
-
-    @property
-    def tokens(self) -> int:
-        """That are no padding."""
-        return int(self.inputs["attention_mask"].sum())
+    tokens: int
 
 
 def make_batch(codec: Codec, examples: Sequence[Example]) -> Batch:
     targets = torch.tensor([float(sum(len(e.target_ids) for e in examples))])
-    return Batch({**codec.train_batch(examples), "targets": targets}, tuple(e.id for e in examples))
+    inputs = codec.train_batch(examples)
+    shared = parallel.share_rows(inputs, {"labels": IGNORED, "shift_labels": IGNORED})
+    return Batch({**shared, "targets": targets}, tuple(e.id for e in examples), int(inputs["attention_mask"].sum()))
 
 
 def joined(batches: Sequence[dict[str, Tensor]], prefixes: Sequence[int]) -> dict[str, Tensor]:
@@ -217,6 +220,10 @@ def next_work(session: Session, optimizer: torch.optim.Optimizer, batches: Itera
     return Work(session, optimizer, tuple(itertools.islice(batches, session.config.grad_accum)), multiplier)
 
 
+def trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def train_step(works: Sequence[Work], stack: Stack | None = None) -> list[Step]:
     """One optimizer step of each run, in forward passes of all together. stack: the runs' own, where it is at hand.
 
@@ -230,10 +237,11 @@ def train_step(works: Sequence[Work], stack: Stack | None = None) -> list[Step]:
         losses = stack.losses([part.inputs for part in parts]) / accumulated
         losses.sum().backward()
         total = total + losses.detach()
+    parallel.add([total, *(p.grad for work in works for p in trained(work.optimizer) if p.grad is not None)])
     for work in works:
         set_rates(work.optimizer, work.multiplier)
         if norm := work.session.config.max_grad_norm:
-            nn.utils.clip_grad_norm_([p for group in work.optimizer.param_groups for p in group["params"]], norm)
+            nn.utils.clip_grad_norm_(trained(work.optimizer), norm)
         work.optimizer.step()
         work.optimizer.zero_grad(set_to_none=True)
     share = (time.perf_counter() - started) / len(works)

@@ -8,6 +8,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from adept import parallel
+
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
@@ -54,15 +56,15 @@ class Signals:
         elif again and number == signal.SIGINT:
             raise KeyboardInterrupt
 
-    def check(self) -> None:
-        """Raises Stopped if a signal came."""
-        if self.received is not None:
-            raise Stopped(self.received)
+    def check(self, told: int = 0) -> None:
+        """Raises Stopped if a signal came. Several processes stop together: for what each was `told`, not for what came to it since."""
+        if number := self.received if parallel.WORLD == 1 else told:
+            raise Stopped(number)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """For work that can be broken off anywhere."""
-        self.immediate = True
+        """For work that can be broken off anywhere, unless other processes take part in it."""
+        self.immediate = parallel.WORLD == 1
         try:
             self.check()
             yield
@@ -72,5 +74,6 @@ class Signals:
 
 def told(stop: KeyboardInterrupt) -> int:
     """For a command line's end: says what became of the run and returns the exit code."""
-    print(str(stop) or "interrupted; finished runs are recorded, the same command goes on from the last checkpoint", file=sys.stderr)
+    if parallel.RANK == 0:
+        print(str(stop) or "interrupted; finished runs are recorded, the same command goes on from the last checkpoint", file=sys.stderr)
     return getattr(stop, "code", 130)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from adept import files
+from adept import files, parallel
 from adept.config import RunConfig, UserError, model_label
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """One line for whoever watches, above the progress bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
+    """One line for whoever watches, above the progress bar if there is one. Of several processes the first speaks."""
+    if parallel.RANK == 0:
+        tqdm.write(text, file=sys.stderr)
 
 
 class NoMirror:
@@ -134,7 +136,22 @@ class Tracker:
         self.mirror.summarise({"best_step": best["step"], **values})
 
 
-def make_tracker(config: RunConfig, folder: Path, groups: dict[str, dict], session: Session, start: int = 0) -> Tracker:
+class Silent(contextlib.nullcontext):
+    """The tracker of a process that is not the first."""
+
+    def __enter__(self):
+        return self
+
+    def step(self, *_) -> None: ...
+
+    def evaluated(self, *_) -> None: ...
+
+    def finish(self, *_) -> None: ...
+
+
+def make_tracker(config: RunConfig, folder: Path, groups: dict[str, dict], session: Session, start: int = 0) -> Tracker | Silent:
+    if parallel.RANK:
+        return Silent()
     with files.told(folder):
         folder.mkdir(parents=True, exist_ok=True)
     mirror = WandbMirror(config, folder, session) if config.track == "wandb" else NoMirror()

@@ -180,7 +180,7 @@ OTHER = {
     "cut_references": True, "squad_target": "printed", "record_scoring": "row", "winogrande_options": "first_twice",
     "scitail_test": "hub", "mbpp_prompt": "original", "mbpp_cleanup": "lines", "temperature": 0, "top_p": 0.9, "samples": 2,
     "offset_shift": 50, "without_offset": True, "measure_offsets": True, "compare_scoring": True, "fold": True,
-    "compile": True, "checkpoint_activations": True, "allow_code_execution": True,
+    "compile": True, "checkpoint_activations": True, "shard_model": True, "allow_code_execution": True,
     "split_seed": 43, "few_shot": 16, "group_by_length": False, "eval_every": 999,
     "eval_rows": 99, "scoring": "likelihood", "select_on": "f1",
     "data_dir": "elsewhere", "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
