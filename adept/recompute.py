@@ -1,4 +1,6 @@
-"""Activation checkpointing: a block keeps its input alone and runs again in the backward pass, for a third more arithmetic.
+"""Activation checkpointing: a block keeps its input alone and runs again in the backward pass.
+
+That is half as much arithmetic again, since a frozen model's backward pass costs no more than its forward pass.
 
 transformers' own (gradient_checkpointing_enable) takes the cache away from the blocks, and with it the prompt that a causal model's rows
 share. Here blocks keep it, because these caches do not change when a block runs twice.
