@@ -462,7 +462,7 @@ def measure_model(name: str, profile: str, styles: Sequence[str], parts: set[str
     }
     for style, contestant in contestants.items():
         config, first = contestant.session.config, next(iter(contestants))
-        weights = sum(p.numel() * p.element_size() for p in contestant.session.model.parameters())
+        weights = weight_bytes(contestant.session.model)
         entry = {**described[style], "precision": config.precision, "repeats": repeats, "first": first, "weight_bytes": weights}
         if training:
             cells, tokens, pairs = contestant.lengths()

@@ -176,17 +176,23 @@ def test_each_run_of_a_stack_ends_in_its_own_way(make_config, tmp_path):
     assert_equal_runs(plain, alone)
 
 
-def test_a_stack_without_enough_memory_is_halved(configs, monkeypatch, tmp_path, capsys):
-    made = configs("t5", scoring="likelihood", eps=1e-2)
+def at_most(monkeypatch, runs, error):
+    """Forward passes of more runs raise the error. Returns a list of how many runs each was of."""
     original, sizes = step.Stack.losses, []
 
     def losses(stack, batches):
         sizes.append(len(batches))
-        if len(batches) > 2:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        if len(batches) > runs:
+            raise error
         return original(stack, batches)
 
     monkeypatch.setattr(step.Stack, "losses", losses)
+    return sizes
+
+
+def test_a_stack_without_enough_memory_is_halved(configs, monkeypatch, tmp_path, capsys):
+    made = configs("t5", scoring="likelihood", eps=1e-2)
+    sizes = at_most(monkeypatch, 2, RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"))
     ends = loop.run_stack([(config, None) for config in made])
     assert all(end["status"] == "completed" for end in ends)
     assert sizes[0] == 5 and sizes.count(5) == 1 and max(sizes[1:]) == 2
@@ -267,15 +273,7 @@ def test_a_sweep_stacks_its_runs(table, capsys):
 
 def test_what_failed_in_a_stack_is_tried_again_alone(table, monkeypatch):
     made = table([{"prompt_lr": [0.1, 0.2, 0.3]}])
-    original, tried = step.Stack.losses, []
-
-    def losses(stack, batches):
-        tried.append(len(batches))
-        if len(batches) > 1:
-            raise ValueError("only together")
-        return original(stack, batches)
-
-    monkeypatch.setattr(step.Stack, "losses", losses)
+    at_most(monkeypatch, 1, ValueError("only together"))
     launcher = Recorded()
     assert sweep.carry_out([made], launcher, stack=8) == {}
     assert launcher.sizes == [[0.1, 0.2, 0.3], [0.1], [0.2], [0.3]]
