@@ -60,7 +60,7 @@ class WandbMirror:
                 job_type=config.method,
                 tags=[config.task, config.method, model_label(config.model), config.protocol],
                 config={**dataclasses.asdict(config), "run_id": config.run_id, "trainable_params": trained, "total_params": total},
-                dir=str(folder),
+                dir=str(folder.absolute()),  # one process of wandb serves all runs of ours, and stays in the folder where it was started
                 settings=wandb.Settings(silent=True, console="off"),
             )
         except wandb.errors.Error as error:

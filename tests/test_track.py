@@ -1,6 +1,7 @@
 """metrics.jsonl, the mirror's life, and a real wandb run without a network."""
 
 import json
+from pathlib import Path
 
 import pytest
 import wandb
@@ -107,3 +108,13 @@ def test_wandb_offline_writes_a_run_that_can_be_compared(make_config, monkeypatc
         name: record[name] for name in ("run_id", "trainable_params", "total_params")
     }
     assert wandb.run is None  # finished
+
+
+def test_wandb_writes_beside_each_run_of_a_process_that_changes_its_folder(make_config, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("first", "second"):  # wandb's own process, which writes the files, is started once
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        config = make_config("t5", "adept", track="wandb", steps=1, results_dir="results")
+        run(config)
+        assert list(Path("results/runs", config.run_id, "wandb").glob("offline-run-*/*.wandb")), name
