@@ -271,6 +271,7 @@ class Contestant:
 
 
 def measured_batches(rows: list[Example], config: RunConfig, count: int = BATCHES) -> list[list[int]]:
+    """Row numbers of `count` batches that stand for an epoch's: by width, the middle ones of `count` equal parts."""
     lengths = [row.length for row in rows]
     order = batch_indices(lengths, config.batch_size, config.seed, group_by_length=config.group_by_length)
     epoch = [batch for batch in itertools.islice(order, -(-len(rows) // config.batch_size)) if len(batch) == config.batch_size]
@@ -303,6 +304,7 @@ def enter(style: Style, model: nn.Module, tokenizer, profile: str, name: str, de
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Wall-clock seconds of work(), the device's queue drained before and after."""
     synchronize(device)
     started = time.perf_counter()
     work()
@@ -373,11 +375,13 @@ def operations(contestant: Contestant) -> int | None:
 
 
 def resident() -> dict[str, int]:
+    """Bytes of this process: {"VmRSS": now, "VmHWM": at the peak}. Linux only."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return {name: 1024 * int(rest.split()[0]) for name, rest in (line.split(":") for line in lines) if name in ("VmRSS", "VmHWM")}
 
 
 def free_memory(device: torch.device) -> int:
+    """Bytes that the device could still give."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
@@ -403,6 +407,7 @@ def step_flops(session: loop.Session, pairs: list[tuple[int, int]]) -> float:
 
 
 def weight_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters, trained ones included."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
@@ -500,6 +505,7 @@ def make_rows(profile: str, session: loop.Session) -> tuple[list[Example], list[
 
 
 def validation_size(profile: str) -> int:
+    """Validation rows of the complete task."""
     return TASKS[PROFILES[profile].task or profile].sizes[1]
 
 
@@ -582,10 +588,12 @@ def times(entry: dict, part: str) -> str:
 
 
 def line(cells: Sequence[object]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(map(str, cells))} |"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """A Markdown table and an empty line; nothing where there are no rows."""
     return [line(head), line(["---"] * len(head)), *map(line, rows), ""] if rows else []
 
 
@@ -645,6 +653,7 @@ def markdown(result: dict) -> str:
 
 
 def machine(device: torch.device) -> dict:
+    """What the figures were measured on, and by which commit."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

@@ -71,6 +71,7 @@ class Session:
 
 
 def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the GPU where there is one. Raises UserError for one that cannot compute here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -82,6 +83,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def seed_everything(seed: int) -> None:
+    """Seeds the generators of Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -131,6 +133,7 @@ def adapt(config: RunConfig, model: nn.Module, tokenizer, device: torch.device |
 
 
 def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
+    """Seeds everything and puts the method's parameters into the frozen model. Raises UserError where task and model do not fit."""
     task = task_of(config)
     task.permit(config)
     if task.cue is None and model.config.is_encoder_decoder:

@@ -47,6 +47,7 @@ class Batch:
 
 
 def make_batch(codec: Codec, examples: Sequence[Example]) -> Batch:
+    """The codec's training batch of those rows; of several processes each makes its own share."""
     targets = torch.tensor([float(sum(len(e.target_ids) for e in examples))])
     inputs = codec.train_batch(examples)
     shared = parallel.share_rows(inputs, {"labels": IGNORED, "shift_labels": IGNORED})
@@ -217,10 +218,12 @@ class Step:
 
 
 def next_work(session: Session, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], multiplier: float) -> Work:
+    """The optimizer step on the next --grad_accum of `batches`."""
     return Work(session, optimizer, tuple(itertools.islice(batches, session.config.grad_accum)), multiplier)
 
 
 def trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """What the optimizer updates, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 

@@ -150,6 +150,7 @@ class Silent(contextlib.nullcontext):
 
 
 def make_tracker(config: RunConfig, folder: Path, groups: dict[str, dict], session: Session, start: int = 0) -> Tracker | Silent:
+    """The display of a run that begins after `start` steps; silent in every process but the first. Makes the folder."""
     if parallel.RANK:
         return Silent()
     with files.told(folder):
