@@ -1,6 +1,7 @@
 """T5's attention with less arithmetic: same parameters, same result up to rounding.
 
 MaskedBiasAttention, the encoder's, joins relative bias and padding mask once for all layers, where transformers does so in each of them.
+While training on a CPU, where torch has no fused attention with dropout, its masks are those of adept/dropout.py.
 
 ShortTargetCrossAttention moves the projections of the source's keys and values to the few queries: (W_q x) . (W_k e) = (W_k^T W_q x) . e
 and sum_t a_t (W_v e_t) = W_v (sum_t a_t e_t), so keys and values of the source tokens e_t are never formed. L target tokens make that
@@ -12,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5Attention
+
+from adept.dropout import cheaper, dropout
 
 
 class MaskedBiasAttention(T5Attention):
@@ -27,7 +30,12 @@ class MaskedBiasAttention(T5Attention):
                 position_bias = torch.where(mask, position_bias, torch.finfo(position_bias.dtype).min)
             elif mask is not None:
                 position_bias = position_bias + mask
-        return super().forward(hidden_states, None, key_value_states, position_bias, past_key_values, **kwargs)
+        if not (self.training and self.dropout and cheaper(hidden_states)):
+            return super().forward(hidden_states, None, key_value_states, position_bias, past_key_values, **kwargs)
+        by_head = (*hidden_states.shape[:2], self.n_heads, self.key_value_proj_dim)
+        queries, keys, values = (project(hidden_states).view(by_head).transpose(1, 2) for project in (self.q, self.k, self.v))
+        weights = dropout((queries @ keys.transpose(2, 3) + position_bias).softmax(dim=-1), self.dropout)  # [B, H, T, T]
+        return self.o((weights @ values).transpose(1, 2).flatten(2)), position_bias, weights
 
 
 class ShortTargetCrossAttention(T5Attention):
@@ -45,7 +53,9 @@ class ShortTargetCrossAttention(T5Attention):
         if mask is not None:
             mask = mask.transpose(1, 2)  # of booleans, or to be added, as the model's own attention takes it
             scores = torch.where(mask, scores, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
-        weights = nn.functional.dropout(scores.softmax(dim=-1), self.dropout, self.training)
+        weights = scores.softmax(dim=-1)
+        if self.training and self.dropout:
+            weights = dropout(weights, self.dropout)
         sums = weights.reshape(rows, -1, weights.shape[-1]) @ key_value_states  # [B, L*H, D]
         sums = sums.view(rows * targets, self.n_heads, width).transpose(0, 1)  # [H, B*L, D]
         values = (sums @ self.v.weight.view(by_head).transpose(1, 2)).transpose(0, 1)  # [B*L, H, d]

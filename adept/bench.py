@@ -296,7 +296,7 @@ def enter(style: Style, model: nn.Module, tokenizer, profile: str, name: str, de
     model = copy.deepcopy(model, shared)
     if style.released:
         return [released(loop.adapt(config, model, tokenizer))]
-    copies = [models.light_copy(models.spare_attention(model)) for _ in range(style.runs)]
+    copies = [models.light_copy(models.spare(model)) for _ in range(style.runs)]
     return [loop.adapt(config, own, tokenizer) for own in copies]
 
 

@@ -155,7 +155,7 @@ def count_step(model: nn.Module, loss: Callable[[], Tensor]) -> Count:
 
 def count_run(config: RunConfig, tokenizer: object) -> tuple[Count, int]:
     """(what a step of batch_size rows of the longest kind needs, the bytes of its logits in fp32) for a model of SHAPES."""
-    gpu, model = AsOnGpu(), models.spare_attention(models.random_model(config.model, "meta"))
+    gpu, model = AsOnGpu(), models.spare(models.random_model(config.model, "meta"))
     gpu.enter_blocks(model)
     session = loop.adapt(config, model, tokenizer, torch.device("meta"))
     session.model.train()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adept.config import RunConfig, UserError, first_line
+from adept.dropout import SpareDropout
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -100,7 +101,7 @@ def load(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         raise UserError(f"model '{config.model}': its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,} rows")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, so any id will do
-    return spare_attention(model.requires_grad_(False)), tokenizer
+    return spare(model.requires_grad_(False)), tokenizer
 
 
 def random_model(name: str, device: torch.device | str = "cpu", **changes) -> PreTrainedModel:
@@ -145,8 +146,14 @@ def light_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
-def spare_attention(model: PreTrainedModel) -> PreTrainedModel:
-    """Gives T5's attention layers the arithmetic of adept/attention.py, in place. Names and parameters stay."""
+def spare(model: PreTrainedModel) -> PreTrainedModel:
+    """Gives T5's attention the arithmetic of adept/attention.py and every dropout that of adept/dropout.py, in place.
+
+    Names and parameters stay.
+    """
+    for module in model.modules():
+        if type(module) is nn.Dropout:
+            module.__class__ = SpareDropout
     if model.config.model_type == "t5":
         from adept.attention import MaskedBiasAttention, ShortTargetCrossAttention
 

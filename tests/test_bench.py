@@ -92,7 +92,7 @@ def test_flops_are_what_torch_counts(name):
     source, target, ids = 13, 3, torch.arange(13)[None]
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         if model.config.is_encoder_decoder:
-            models.spare_attention(model)(input_ids=ids, decoder_input_ids=ids[:, :target])
+            models.spare(model)(input_ids=ids, decoder_input_ids=ids[:, :target])
         else:
             model(input_ids=torch.cat([ids, ids[:, : target - 1]], dim=1), logits_to_keep=target)
     weights, attention = models.forward_flops(model.config, source, target)

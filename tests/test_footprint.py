@@ -33,7 +33,7 @@ def test_counted_peak_is_the_allocators(name, checkpointed):
         {"task": "rte", "model": name, "device": "cpu", "max_source_len": 128, "prompt_init_vocab": 100,
          "checkpoint_activations": checkpointed}
     )  # fmt: skip
-    model = models.spare_attention(models.random_model(name, **SMALL[name]))
+    model = models.spare(models.random_model(name, **SMALL[name]))
     session = loop.adapt(config, model, bench.Digits())
     rows = [Example("", "", "", (), source_ids=(2,) * length, target_ids=(2,) * 3) for length in (128, 120, 128, 90)]
     batch = step.make_batch(session.codec, rows)

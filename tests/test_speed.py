@@ -71,7 +71,7 @@ def test_the_prompt_passes_through_a_causal_model_once(opened, monkeypatch):
 @pytest.mark.parametrize("masked", [False, True])
 def test_t5s_attention_with_less_arithmetic(masked, implementation):
     plain = make_model("t5").double().requires_grad_(False).train(False)
-    short = models.spare_attention(copy.deepcopy(plain))
+    short = models.spare(copy.deepcopy(plain))
     assert {type(block.layer[1].EncDecAttention) for block in short.get_decoder().block} == {ShortTargetCrossAttention}
     assert {type(block.layer[0].SelfAttention) for block in short.get_encoder().block} == {MaskedBiasAttention}
     short.set_attn_implementation(implementation)
