@@ -17,6 +17,13 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from adept.dropout import cheaper, dropout
 
 
+def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """The scores with the mask in them, which is of booleans or to be added, as the model's own attention takes it."""
+    if mask is None:
+        return scores
+    return torch.where(mask, scores, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
+
+
 class MaskedBiasAttention(T5Attention):
     """The encoder's self-attention. What it passes on as position_bias holds the mask already: [B, H, T, T]."""
 
@@ -25,16 +32,12 @@ class MaskedBiasAttention(T5Attention):
         if position_bias is None:
             length = hidden_states.shape[1]
             position_bias = self.compute_bias(length, length, device=hidden_states.device).to(hidden_states.dtype)  # [1, H, T, T]
-            position_bias = position_bias.contiguous()  # here, or every layer makes and keeps a copy that is
-            if mask is not None and mask.dtype == torch.bool:
-                position_bias = torch.where(mask, position_bias, torch.finfo(position_bias.dtype).min)
-            elif mask is not None:
-                position_bias = position_bias + mask
+            position_bias = masked(position_bias.contiguous(), mask)  # contiguous here, or every layer makes and keeps a copy that is
         if not (self.training and self.dropout and cheaper(hidden_states)):
             return super().forward(hidden_states, None, key_value_states, position_bias, past_key_values, **kwargs)
         by_head = (*hidden_states.shape[:2], self.n_heads, self.key_value_proj_dim)
         queries, keys, values = (project(hidden_states).view(by_head).transpose(1, 2) for project in (self.q, self.k, self.v))
-        weights = dropout((queries @ keys.transpose(2, 3) + position_bias).softmax(dim=-1), self.dropout)  # [B, H, T, T]
+        weights = dropout((queries @ keys.transpose(2, 3) + position_bias).softmax(dim=-1), self.dropout, self.training)  # [B, H, T, T]
         return self.o((weights @ values).transpose(1, 2).flatten(2)), position_bias, weights
 
 
@@ -50,12 +53,8 @@ class ShortTargetCrossAttention(T5Attention):
         queries = self.q(hidden_states).view(rows * targets, *by_head[:2]).transpose(0, 1)  # [H, B*L, d]
         queries = (queries @ self.k.weight.view(by_head)).transpose(0, 1).reshape(rows, -1, width)  # [B, L*H, D]
         scores = (queries @ key_value_states.transpose(1, 2)).view(rows, targets, self.n_heads, -1)  # [B, L, H, T]
-        if mask is not None:
-            mask = mask.transpose(1, 2)  # of booleans, or to be added, as the model's own attention takes it
-            scores = torch.where(mask, scores, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
-        weights = scores.softmax(dim=-1)
-        if self.training and self.dropout:
-            weights = dropout(weights, self.dropout)
+        scores = masked(scores, mask if mask is None else mask.transpose(1, 2))
+        weights = dropout(scores.softmax(dim=-1), self.dropout, self.training)
         sums = weights.reshape(rows, -1, weights.shape[-1]) @ key_value_states  # [B, L*H, D]
         sums = sums.view(rows * targets, self.n_heads, width).transpose(0, 1)  # [H, B*L, D]
         values = (sums @ self.v.weight.view(by_head).transpose(1, 2)).transpose(0, 1)  # [B*L, H, d]

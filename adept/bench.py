@@ -296,7 +296,8 @@ def enter(style: Style, model: nn.Module, tokenizer, profile: str, name: str, de
     model = copy.deepcopy(model, shared)
     if style.released:
         return [released(loop.adapt(config, model, tokenizer))]
-    copies = [models.light_copy(models.spare(model)) for _ in range(style.runs)]
+    models.spare(model)
+    copies = [models.light_copy(model) for _ in range(style.runs)]
     return [loop.adapt(config, own, tokenizer) for own in copies]
 
 

@@ -17,8 +17,13 @@ def cheaper(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def dropout(x: Tensor, p: float) -> Tensor:
-    """Zeroes each element of x with probability p, to the nearest 1 / 65,536, and scales the others by 1 / (1 - p); any shape."""
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """Zeroes each element of x, of any shape, with probability p, to the nearest 1 / 65,536, and scales the others by 1 / (1 - p).
+
+    x itself where it is not training.
+    """
+    if not (training and p):
+        return x
     if not cheaper(x):
         return nn.functional.dropout(x, p)
     dropped, count = round(p * 2**BITS), x.numel()
@@ -32,4 +37,4 @@ class SpareDropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape -> the same shape."""
-        return dropout(x, self.p) if self.training and self.p else x
+        return dropout(x, self.p, self.training)

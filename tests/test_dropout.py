@@ -15,7 +15,7 @@ from adept.tiny import make_model
 def test_rate_scale_and_gradient(p, dtype):
     torch.manual_seed(0)
     x = torch.ones(401, 999, dtype=dtype, requires_grad=True)
-    y = dropout.dropout(x, p)
+    y = dropout.dropout(x, p, True)
     assert y.dtype == dtype and y.shape == x.shape
     zeros, count = (y == 0).sum().item(), x.numel()
     assert abs(zeros - p * count) < 4 * (count * p * (1 - p)) ** 0.5  # four standard deviations
@@ -26,7 +26,7 @@ def test_rate_scale_and_gradient(p, dtype):
 
 def test_neighbours_that_share_a_draw_are_independent():
     torch.manual_seed(0)
-    dropped = (dropout.dropout(torch.ones(400_000), 0.5) == 0).double().view(-1, 4)
+    dropped = (dropout.dropout(torch.ones(400_000), 0.5, True) == 0).double().view(-1, 4)
     correlations = torch.corrcoef(torch.cat([dropped, dropped.roll(1, 0)], 1).T) - torch.eye(8)
     assert correlations.abs().max() < 4 / 100_000**0.5
 
@@ -35,7 +35,7 @@ def test_masks_follow_the_seed_and_differ_from_call_to_call():
     x, masks = torch.ones(1000), []
     for _ in range(2):
         torch.manual_seed(3)
-        masks.append((dropout.dropout(x, 0.1), dropout.dropout(x, 0.1)))
+        masks.append((dropout.dropout(x, 0.1, True), dropout.dropout(x, 0.1, True)))
     assert torch.equal(masks[0][0], masks[1][0]) and torch.equal(masks[0][1], masks[1][1])
     assert not torch.equal(*masks[0])
 
@@ -52,7 +52,7 @@ def test_every_dropout_of_a_model_is_the_cheaper_one_and_is_silent_in_evaluation
 def test_compiled_it_is_torchs_own(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     torch.manual_seed(1)
-    ours = dropout.dropout(torch.ones(1000), 0.1)
+    ours = dropout.dropout(torch.ones(1000), 0.1, True)
     torch.manual_seed(1)
     assert torch.equal(ours, nn.functional.dropout(torch.ones(1000), 0.1))
 
@@ -61,7 +61,7 @@ def test_compiled_it_is_torchs_own(monkeypatch):
 def test_attention_while_training_is_attention_but_for_the_masks(mask, monkeypatch):
     """With masks that drop nothing, training's way gives what evaluation's gives, gradients too."""
     for user in (attention, dropout):
-        monkeypatch.setattr(user, "dropout", lambda x, _: x)
+        monkeypatch.setattr(user, "dropout", lambda x, *_: x)
     torch.manual_seed(0)
     model = models.spare(make_model("t5")).double().requires_grad_(False)
     encoder, outputs = model.get_encoder(), []
