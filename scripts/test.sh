@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Installs, checks style, fetches the bundled model and data, runs the tests without a network.
+# Installs, checks style and floors, fetches the bundled model and data, runs the tests without a network.
 # bash scripts/test.sh [pytest arguments]
+requirements=requirements-dev.txt
 source "$(dirname "$0")/setup.sh"
 ruff format --check .
 ruff check .
-python -m adept.bundled
+lint-imports
+python -m adept fetch
 HF_HUB_OFFLINE=1 python -m pytest "$@"

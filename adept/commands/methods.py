@@ -1,0 +1,67 @@
+"""Prints every method with its paper reference, its options with defaults, and its trained parameters on a model's true shape.
+
+python -m adept methods [--model t5-base] [--json]
+
+The model is made without weights, so that nothing is downloaded but the config of a model that has no alias.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from adept.base.console import print_result
+from adept.config.command_line import OneLineParser
+from adept.config.layers import resolve
+from adept.methods import METHODS
+from adept.methods.method import Method
+
+
+def main(arguments: list[str]) -> int:
+    """Prints Markdown, or with --json a list of {"method", "reference", "description", "trainable_params", "options"}."""
+    parser = OneLineParser(prog="python -m adept methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="t5-base", help="alias, hub id or local folder [%(default)s]")
+    parser.add_argument("--json", action="store_true", help="a JSON list in place of Markdown")
+    chosen = parser.parse_args(arguments)
+    described = [describe(method, chosen.model) for method in METHODS.values()]
+    print_result(json.dumps(described, indent=1) if chosen.json else markdown(described, chosen.model))
+    return 0
+
+
+def describe(method: type[Method], model: str) -> dict[str, Any]:
+    """What is known of a method. Options have the values of a run of rte with this model."""
+    options = resolve({"task": "rte", "method": method.name, "model": model}).method_options
+    return {
+        "method": method.name,
+        "reference": method.reference,
+        "description": " ".join(method.__doc__.split()),
+        "trainable_params": count_trainable(options, model),
+        "options": options.model_dump(),
+    }
+
+
+def count_trainable(method: Method, name: str) -> int:
+    """Trained parameters of the method on the model's true shape, counted on the meta device."""
+    from adept.models.loading import shape_only_model
+
+    adapted = method.apply(shape_only_model(name), ShapeOnlyTokenizer())
+    return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+
+
+class ShapeOnlyTokenizer:
+    """Stands for a tokenizer where only shapes matter: every text has one token."""
+
+    def __call__(self, text: str) -> argparse.Namespace:
+        return argparse.Namespace(input_ids=[0])
+
+
+def markdown(described: list[dict[str, Any]], model: str) -> str:
+    """A table of the methods, and below it each one's options."""
+    lines = [f"| method | reference | trained parameters on {model} |", "|---|---|---|"]
+    lines += [f"| {row['method']} | {row['reference']} | {row['trainable_params']:,} |" for row in described]
+    for row in described:
+        lines += ["", f"{row['method']}: {row['description']}"]
+        fields = METHODS[row["method"]].own_options()
+        lines += [f"  --{name} {value}: {fields[name].description}" for name, value in row["options"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""Carries out whatever of a table's runs is not done, and prints the table. Finished runs skip themselves.
+
+python -m adept sweep configs/table12.yaml [--dry_run] [--profile NAME] [--launch local --workers 4] [--OPTION VALUE ...]
+
+Options override those of all runs that have them. adept/tables/table_file.py explains the file's keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from adept.base.console import print_result
+from adept.base.errors import UserError
+from adept.commands.table_arguments import named_tables, table_parser
+from adept.config.command_line import OneLineParser, parse
+from adept.tables.estimate import estimate_hours, train_command
+from adept.tables.launchers.in_process import InProcess
+from adept.tables.launchers.launcher import Launcher
+from adept.tables.launchers.local import Local
+from adept.tables.launchers.ray_cluster import Ray
+from adept.tables.launchers.slurm import submit_to_slurm
+from adept.tables.publish import publish_all, publish_table
+from adept.tables.sweep import ATTEMPTS, all_runs, carry_out
+from adept.tables.table import Table
+from adept.training.signals import Signals
+
+LAUNCHERS_OF = {
+    "workers": ("local", "ray", "slurm"),
+    "ray_address": ("ray",),
+    "gpus_per_run": ("ray",),
+    "slurm_options": ("slurm",),
+}
+"""Flag -> the launchers that it is for."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs, lists (--dry_run) or submits (--launch slurm) the runs of the tables that the command line names."""
+    overrides, rest = parse(sweep_parser(arguments), arguments)
+    check_launch(rest)
+    tables = named_tables(rest, overrides)
+    if "dry_run" in rest:
+        return dry_run(tables)
+    if getattr(rest, "launch", None) == "slurm":
+        return submit(tables, rest, arguments)
+    failures = run_tables(tables, rest)
+    for table in tables:
+        print_result(publish_table(table))
+    if "all" in rest:
+        print_result(publish_all(tables))
+    return list_failures(failures, tables)
+
+
+def sweep_parser(arguments: Sequence[str]) -> OneLineParser:
+    parser = table_parser(__doc__, arguments)
+    parser.add_argument("--dry_run", action="store_true", help="print the commands, their number and the GPU hours")
+    parser.add_argument(
+        "--early_stopping",
+        action="store_true",
+        help="stop a searched run at 1/9 and 1/3 of its steps if not in its cell's best third",
+    )
+    parser.add_argument("--launch", choices=("here", "local", "ray", "slurm"), help="in this process, in processes, on a cluster")
+    parser.add_argument("--workers", type=int, help="local: processes (one a GPU); slurm: elements of the array (8); ray: runs at a time")
+    parser.add_argument("--ray_address", help="the cluster's address, 'auto' for the one this machine belongs to; none: a local one")
+    parser.add_argument("--gpus_per_run", type=float, help="ray: 0.25 puts four runs on one GPU [1 where there are GPUs]")
+    parser.add_argument(
+        "--stack", help="runs of a task and model that are trained together on one model; auto: on GPUs, as many as help [auto]"
+    )
+    parser.add_argument("--slurm_options", help='sbatch\'s own: --slurm_options="--partition=gpu --gres=gpu:1 --time=24:00:00"')
+    return parser
+
+
+def check_launch(rest: argparse.Namespace) -> None:
+    """Raises UserError for launchers' flags that contradict each other or are out of range."""
+    kind = getattr(rest, "launch", "local")
+    for name, kinds in LAUNCHERS_OF.items():
+        if name in rest and kind not in kinds:
+            raise UserError(f"--{name} has no effect with --launch {kind}; it is for --launch {' and '.join(kinds)}")
+    if getattr(rest, "workers", 1) < 1:
+        raise UserError(f"--workers must be a whole number >= 1, not {rest.workers}")
+    if str(getattr(rest, "stack", "auto")) != "auto" and not (rest.stack.isdigit() and int(rest.stack)):
+        raise UserError(f"--stack must be a whole number >= 1 or auto, not {rest.stack}")
+    if getattr(rest, "gpus_per_run", 0) < 0:
+        raise UserError(f"--gpus_per_run must be a number >= 0, not {rest.gpus_per_run:g}")
+
+
+def dry_run(tables: list[Table]) -> int:
+    """Prints the command of every run, and on stderr their number and the GPU hours they would take."""
+    runs = all_runs(tables)
+    for run in runs:
+        chosen = "  # start or configuration chosen by validation when the runs before are done" if run.pending else ""
+        print(train_command(run.flags) + chosen)
+    print(f"{len(runs)} runs, {estimate_hours(runs)}", file=sys.stderr)
+    return 0
+
+
+def submit(tables: list[Table], rest: argparse.Namespace, arguments: list[str]) -> int:
+    """Submits a Slurm array whose elements each give this same command, in their own process."""
+    name, folder = "all_tables" if len(tables) > 1 else tables[0].name, tables[0].results_dir / "slurm"
+    words = without_flags(arguments, ("--launch", "--workers", "--slurm_options"))
+    print_result(submit_to_slurm(name, words, getattr(rest, "workers", 8), getattr(rest, "slurm_options", ""), folder))
+    return 0
+
+
+def run_tables(tables: list[Table], rest: argparse.Namespace) -> dict[str, str]:
+    """{run id: why it failed}. Raises Interrupted for a signal, when every run has saved its training."""
+    stack = getattr(rest, "stack", "auto")
+    with contextlib.closing(make_launcher(rest)) as launcher, Signals() as signals, signals.interrupt_at_once():
+        try:
+            return carry_out(tables, launcher, early_stopping="early_stopping" in rest, stack=None if stack == "auto" else int(stack))
+        except KeyboardInterrupt:  # Ray raises one of its own: say which signal it was
+            signals.check()
+            raise
+
+
+def make_launcher(rest: argparse.Namespace) -> Launcher:
+    """What --launch, --workers and the machine's GPUs ask for: without --launch a process for each GPU, this one where there is but one."""
+    kind, workers = getattr(rest, "launch", None), getattr(rest, "workers", None)
+    if kind == "ray":
+        return Ray(getattr(rest, "ray_address", None), getattr(rest, "gpus_per_run", None), workers)
+    gpus = count_gpus()
+    workers = workers or max(1, gpus)
+    return InProcess() if kind == "here" or (kind is None and workers == 1) else Local(workers, gpus)
+
+
+def count_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def list_failures(failures: Mapping[str, str], tables: Sequence[Table]) -> int:
+    """Prints what failed, why, with its last lines, and what could not be run for it; returns the exit code."""
+    for run_id, outcome in failures.items():
+        reason, *details = outcome.splitlines()
+        print(f"error: {run_id} failed {ATTEMPTS} times: {reason}", *(f"    {line}" for line in details), sep="\n", file=sys.stderr)
+    if waiting := sum(run.pending for run in all_runs(tables)):
+        print(f"error: {waiting} runs wait for those that failed: validation cannot choose before", file=sys.stderr)
+    return 2 if failures else 0
+
+
+def without_flags(arguments: list[str], flags: tuple[str, ...]) -> list[str]:
+    """The command line without these flags and their values."""
+    kept, skip = [], False
+    for word in arguments:
+        if not skip and word.split("=")[0] not in flags:
+            kept.append(word)
+        skip = word in flags
+    return kept

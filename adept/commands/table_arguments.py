@@ -1,0 +1,33 @@
+"""The words that sweep and report share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adept.base.errors import UserError
+from adept.base.paths import ROOT
+from adept.config.command_line import OneLineParser, command_line
+from adept.tables.table import Table
+from adept.tables.table_file import check_overrides, load_table
+
+
+def table_parser(description: str, arguments: Iterable[str]) -> OneLineParser:
+    """A parser for a table file, its profile, and the options that override those of its runs."""
+    parser = command_line(description, config_file=False, arguments=arguments)
+    parser.add_argument("table", type=Path, nargs="?", default=None, help="configs/<table>.yaml")
+    parser.add_argument("--all", action="store_true", help="the paper's 15 tables in place of one")
+    parser.add_argument("--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)")
+    return parser
+
+
+def named_tables(rest: argparse.Namespace, overrides: Mapping[str, Any]) -> list[Table]:
+    """The tables that the command line names. Raises UserError where it names none, or an option that no run of theirs has."""
+    if ("table" in rest and rest.table is not None) == ("all" in rest):
+        raise UserError("name a table, such as configs/table12.yaml, or give --all")
+    files = [ROOT / "configs" / f"table{number}.yaml" for number in range(1, 16)] if "all" in rest else [rest.table]
+    tables = [load_table(path, overrides, getattr(rest, "profile", None)) for path in files]
+    check_overrides(tables)
+    return tables

@@ -1,0 +1,143 @@
+"""Rows of a data set: from --data_dir, a task file's own files, the bundled data, or the hub."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from adept.base.errors import UserError, first_line
+from adept.config.run import RunConfig
+from adept.tasks.rows import CsvText, Row
+from adept.tasks.task import Task
+
+FIXTURES = "fixtures"
+"""--data_dir fixtures: the rows written by hand for the tests (adept/tiny.py)."""
+
+
+def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str, str]:
+    """(rows of one hub split, their origin: "local", "bundled" or "hub:<id>/<config>", and the same as an error names it).
+
+    Order: --data_dir, then the task file's own files, then the bundled data, then the hub. Raises UserError in one line when none has them.
+    """
+    looked = []
+    if config.data_dir is not None:
+        root = Path(config.data_dir)
+        if config.data_dir == FIXTURES:
+            from adept.data.fixtures import data_folder
+
+            root = data_folder()
+        folder = root / task.name
+        if not os.path.isdir(root):
+            raise UserError(f"--data_dir {config.data_dir} is not a folder; it should hold <task>/<split>.parquet or .jsonl")
+        for path in (folder / f"{split}.parquet", folder / f"{split}.jsonl"):
+            if os.path.isfile(path):
+                return read_rows(path), "local", str(path)
+        looked.append(f"{folder}/{split}.parquet and .jsonl")
+    if split in task.files:
+        if not os.path.isfile(task.files[split]):
+            raise UserError(f"task file {config.task_file}: files: {split} is not there: {task.files[split]}")
+        return read_rows(task.files[split]), "local", str(task.files[split])
+    if task.hub is None:
+        from adept.models.bundled import movie_reviews
+
+        path = movie_reviews() / f"{split}.jsonl"
+        return read_rows(path), "bundled", str(path)
+    name, subset = task.hub
+    revision = config.data_revision or task.revision
+    pinned = f"@{revision}" if revision else ""
+    there = task.on_hub.get(split, split)
+    origin = there if there.startswith("https://") else f"hub:{name}/{subset}{pinned}"
+    try:
+        rows = load_hub_rows(name, subset, there, revision)
+    except Exception as error:  # the libraries' errors for what a hub may answer have no base of their own
+        looked.append(
+            f"'{name}' ({subset}{pinned and f', revision {revision}'}) in the hub's cache and on the hub ({first_line(error, 100)})"
+        )
+        raise UserError(
+            f"data of task '{task.name}' not found: looked for {', then '.join(looked)}. "
+            f"Offline, --data_dir DIR reads DIR/{task.name}/{split}.parquet or .jsonl, "
+            "and --task movie_reviews --model smollm2-135m comes from the package index"
+        ) from error
+    return rows, origin, f"{task.name}/{split} ({origin})"
+
+
+def load_hub_rows(name: str, subset: str | None, split: str, revision: str | None) -> list[Row]:
+    """Rows of a hub data set, or of the .jsonl file whose URL stands for the split. Raises what the libraries raise."""
+    import datasets
+    import huggingface_hub
+
+    if split.startswith("https://"):
+        return datasets.load_dataset("json", data_files=split, split="train").to_list()
+    commit = revision
+    if revision and not re.fullmatch(r"[0-9a-f]{40}", revision):
+        commit = huggingface_hub.HfApi().dataset_info(name, revision=revision).sha
+    rows = datasets.load_dataset(name, subset, split=split, revision=commit)
+    # Without a hub, `datasets` serves whatever revision was cached last.
+    if commit and any(commit not in Path(file["filename"]).parts for file in rows.cache_files):
+        raise OSError(f"the cache holds another revision, and the hub does not give {revision}")
+    return rows.to_list()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a .parquet, .jsonl or .csv file. Raises UserError naming file and line when it cannot be read."""
+    try:
+        match path.suffix:
+            case ".parquet":
+                return read_parquet(path)
+            case ".csv":
+                return read_csv(path)
+            case _:
+                return read_jsonl(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
+
+
+def read_parquet(path: Path) -> list[Row]:
+    """Rows of a .parquet file. Raises ValueError for a torn one, and for values that Python has no type for."""
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, ArithmeticError) as error:
+        raise ValueError(str(error)) from error
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """One JSON value a line, blank lines skipped. Raises UserError naming the line."""
+    rows = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            try:
+                if line.strip():
+                    rows.append(json.loads(line.decode("utf-8")))
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from error
+            except (UnicodeDecodeError, RecursionError) as error:
+                raise UserError(f"{path}, line {number}: {first_line(error)}") from error
+    return rows
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Rows whose cells are the text that is written: no cell turns into a number, a date or nothing. Raises UserError naming the line."""
+    csv.field_size_limit(2**31 - 1)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            if twice := [column for column, count in Counter(header).items() if count > 1]:
+                raise UserError(f"{path}, line 1: the column '{twice[0]}' is there twice")
+            rows = []
+            for cells in reader:
+                if cells and len(cells) != len(header):
+                    raise UserError(f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has {len(header)} columns")
+                if cells:
+                    rows.append(dict(zip(header, map(CsvText, cells), strict=True)))
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+    return rows

@@ -1,0 +1,57 @@
+"""What a fine-tuning method is: a class with its options, what it changes in the model, and what it trains at which rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from adept.base.options import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Method(Options):
+    """One fine-tuning method with its options. A subclass is listed in adept/methods/__init__.py, and that is all it takes."""
+
+    name: ClassVar[str]
+    """What --method, YAML files and records call it."""
+
+    reference: ClassVar[str]
+    """Where it is described."""
+
+    rates: ClassVar[Mapping[str, str]] = {}
+    """Regex over whole parameter names -> the option that holds this group's peak learning rate. A partition of what is trained."""
+
+    evaluation: ClassVar[tuple[str, ...]] = ()
+    """Options that change how a trained adapter is evaluated. None, in all of them, evaluates it as it was trained."""
+
+    folds: ClassVar[bool] = False
+    """Its offset depends on the token alone, so that --fold can put it into the embedding table."""
+
+    stacks: ClassVar[bool] = False
+    """All that it trains lies in its PromptedEmbedding, so that several runs can share one model (adept/training/stack.py)."""
+
+    trains_model: ClassVar[bool] = False
+    """It trains weights of the model itself."""
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Prompt ids that the collator puts in front of each source."""
+        return 0
+
+    def apply(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+        """Puts the method's parameters into the model, in place.
+
+        model: every parameter is frozen; the method unfreezes what it trains. Returns what the loop trains.
+        """
+        raise NotImplementedError
+
+    def learning_rates(self) -> dict[str, float]:
+        """{regex over parameter names: peak rate} of the parameter groups that these options give rise to."""
+        return {pattern: getattr(self, option) for pattern, option in self.rates.items()}
+
+    def with_source_length(self, max_source_len: int) -> Self:
+        """The method with those defaults filled in that depend on the run's longest source."""
+        return self

@@ -1,0 +1,75 @@
+"""Offsets on input embeddings: by token (ADePT, Eq. 3) and by position (DePT, Eq. 2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TokenOffset(nn.Module):
+    """ADePT's token-shared network, Eq. 3: f(E) = ReLU(E W_down + b_1) W_up + b_2.
+
+    W_up and both biases start at 0, so training starts at f = 0. `bias=False` is the variant that the released code runs
+    under DePT's name (peft_model.py, PROMPT_TUNING_LORA).
+    """
+
+    def __init__(self, width: int, bottleneck: int, *, dropout: float = 0.0, init: str = "rank", bias: bool = True):
+        """init: W_down ~ U(-b, b) with b = 1/sqrt(bottleneck) for 'rank' (the released code: kaiming_uniform(a=sqrt 5)
+        on a [width, bottleneck] tensor reads the bottleneck as fan-in) or 1/sqrt(width) for 'width' (nn.Linear's)."""
+        super().__init__()
+        bound = 1 / math.sqrt({"rank": bottleneck, "width": width}[init])
+        self.w_down = nn.Parameter(torch.empty(width, bottleneck).uniform_(-bound, bound))  # [D, r]
+        self.w_up = nn.Parameter(torch.zeros(bottleneck, width))  # [r, D]
+        self.b_1 = nn.Parameter(torch.zeros(bottleneck)) if bias else None  # [r]
+        self.b_2 = nn.Parameter(torch.zeros(width)) if bias else None  # [D]
+        self.dropout = nn.Dropout(dropout)  # before the ReLU, as the released code has it
+
+    def forward(self, embeds: Tensor, is_prompt: Tensor) -> Tensor:
+        """embeds [B, T, D] -> offset [B, T, D]; depends on the token alone, so `is_prompt` [B, T] is not read."""
+        hidden = embeds @ self.w_down if self.b_1 is None else F.linear(embeds, self.w_down.T, self.b_1)  # [B, T, r]
+        return F.linear(F.relu(self.dropout(hidden)), self.w_up.T, self.b_2)
+
+
+class PositionOffset(nn.Module):
+    """DePT's offset, Eq. 2: row j of A B is added to the token at index j after the prompt, for j < s.
+
+    Ids without a prompt are a cached decode step and go on counting where the last forward ended, so that generated tokens
+    carry the offset they would carry under teacher forcing.
+    """
+
+    def __init__(self, width: int, length: int, rank: int, *, prompt_len: int, alpha: float = 0.0, shift: int = 0):
+        """alpha > 0 scales A B by alpha / sqrt(rank) (DePT's released code, alpha = 8); 0 is Eq. 2 as printed.
+
+        shift: cyclic left shift of A B's rows (Table 1): index j carries row (j + shift) mod s.
+        """
+        super().__init__()
+        self.a = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(length, rank), a=math.sqrt(5)))  # [s, r]
+        self.b = nn.Parameter(torch.zeros(rank, width))  # [r, D]
+        self.scale = alpha / math.sqrt(rank) if alpha else 1.0
+        self.prompt_len = prompt_len
+        self.shift = shift
+        self._next_position: Tensor | None = None  # [B, 1], of the token after the last forward's columns
+
+    def forward(self, embeds: Tensor, is_prompt: Tensor) -> Tensor:
+        """embeds [B, T, D], is_prompt [B, T] -> offset [B, T, D], zero before the prompt and from index s on."""
+        rows, width = is_prompt.shape
+        carried = self._next_position
+        if carried is None or rows % len(carried):
+            carried = torch.full((rows, 1), len(self.a), device=is_prompt.device)  # nothing to continue: no offset
+        # Beams and label candidates multiply the rows of the prefill; each block of them shares its example's start.
+        carried = carried.repeat_interleave(rows // len(carried), dim=0)
+        first = is_prompt.int().argmax(dim=1, keepdim=True)  # [B, 1]
+        start = torch.where(is_prompt.any(dim=1, keepdim=True), -first - self.prompt_len, carried)
+        position = start + torch.arange(width, device=is_prompt.device)  # [B, T]
+        self._next_position = position[:, -1:] + 1
+        carries = (position >= 0) & (position < len(self.a))
+        row = position.clamp(0, len(self.a) - 1).add(self.shift).remainder(len(self.a))
+        low_rank = F.embedding(row, self.a)  # [B, T, r]
+        return (low_rank @ self.b) * (self.scale * carries[..., None])
+
+    def forget(self) -> None:
+        """No decode step follows the last forward."""
+        self._next_position = None

@@ -1,0 +1,171 @@
+"""Methods that live in the input embedding: prompt tuning, DePT and ADePT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from adept.base.errors import UserError
+from adept.base.options import MOST_TOKENS, WIDEST, option
+from adept.methods.method import Method
+from adept.models.families import input_embedding_owner
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PROMPT_RATE = {r".*\.prompt": "prompt_lr"}
+OFFSET_RATE = {r".*\.offset\..*": "offset_lr"}
+
+PROMPT_LEN = "virtual tokens: m of ADePT and DePT, l of PT (Eq. 1-4)"
+
+
+class PromptMethod(Method):
+    """A soft prompt of `prompt_len` virtual tokens in front of the source, and an offset on the source's embeddings, if it has one."""
+
+    rates: ClassVar[Mapping[str, str]] = PROMPT_RATE
+    stacks: ClassVar[bool] = True
+    needs_prompt: ClassVar[bool] = True
+    """Without a prompt nothing is left of it."""
+
+    prompt_len: int = option(100, PROMPT_LEN, ge=0, le=WIDEST)
+    prompt_init: Literal["vocab", "text", "random"] = option(
+        "vocab",
+        "prompt rows start as: 'vocab' embeddings of frequent tokens (Section 4.1), the 'text' of --prompt_init_text (released code), "
+        "'random' N(0,1)",
+    )
+    prompt_init_vocab: int = option(5000, "'vocab' draws from this many most frequent tokens", ge=1)
+    prompt_init_text: str = option(
+        "Classify this text is postive or not:", "'text' repeats this string's tokens (released code, spelling included)"
+    )
+    prompt_lr: float = option(0.3, "peak rate of the prompt (Appendix E)", ge=0.0)
+
+    @field_validator("prompt_len")
+    @classmethod
+    def _needs_prompt(cls, value: int, info: ValidationInfo) -> int:
+        if not value and cls.needs_prompt:
+            line = f"--prompt_len must be >= 1 for method '{cls.name}': without a prompt nothing is left of it (only adept runs with 0)"
+            raise PydanticCustomError("line", "{line}", {"line": line})
+        return value
+
+    @property
+    def virtual_tokens(self) -> int:
+        return self.prompt_len
+
+    def learning_rates(self) -> dict[str, float]:
+        """Without prompt tokens there is no prompt to have a rate (Table 14)."""
+        rates = super().learning_rates()
+        return rates if self.prompt_len else {pattern: rate for pattern, rate in rates.items() if pattern not in PROMPT_RATE}
+
+    def offset(self, width: int) -> nn.Module | None:
+        """A new module (embeds [B, T, D], is_prompt [B, T]) -> offset [B, T, D]; None: no offset. width: D."""
+        return None
+
+    @property
+    def use_offset(self) -> bool:
+        """False evaluates a trained adapter with its prompt alone."""
+        return True
+
+    def initial_prompt(self, table: Tensor, tokenizer: Any) -> Tensor:
+        """[m, D], from the embedding table [V, D]. Raises UserError for a text without tokens."""
+        from adept.methods.embedding import prompt_from_ids, prompt_from_vocab, random_prompt
+
+        match self.prompt_init:
+            case "vocab":
+                return prompt_from_vocab(table, self.prompt_len, self.prompt_init_vocab)
+            case "text":
+                if not (ids := tokenizer(self.prompt_init_text).input_ids):
+                    raise UserError(f"--prompt_init_text {self.prompt_init_text!r} has no tokens to start the prompt from")
+                return prompt_from_ids(table, self.prompt_len, ids)
+            case "random":
+                return random_prompt(table, self.prompt_len)
+
+    def apply(self, model, tokenizer):
+        from adept.methods.embedding import PromptedEmbedding
+
+        owner = input_embedding_owner(model)
+        base = owner.get_input_embeddings()
+        prompt = self.initial_prompt(base.weight, tokenizer)
+        offset = self.offset(base.embedding_dim)
+        offset = None if offset is None else offset.to(base.weight.device)
+        owner.set_input_embeddings(PromptedEmbedding(base, prompt, offset, use_offset=self.use_offset))
+        return model
+
+
+class PT(PromptMethod):
+    """Prompt tuning, Eq. 1: a soft prompt and nothing else."""
+
+    name: ClassVar[str] = "pt"
+    reference: ClassVar[str] = "Lester et al. 2021; Section 3.1, Eq. 1"
+
+
+class OffsetMethod(PromptMethod):
+    """A prompt method that also adds a trained offset to the embeddings of the source."""
+
+    rates: ClassVar[Mapping[str, str]] = PROMPT_RATE | OFFSET_RATE
+    evaluation: ClassVar[tuple[str, ...]] = ("without_offset",)
+
+    prompt_len: int = option(60, PROMPT_LEN, ge=0, le=WIDEST)
+    offset_lr: float = option(1e-4, "peak rate of the network or low-rank matrices (Appendix E)", ge=0.0)
+    without_offset: bool | None = option(None, "a trained adapter is evaluated with its prompt only (Table 11)")
+
+    @property
+    def use_offset(self) -> bool:
+        return not self.without_offset
+
+
+class DePT(OffsetMethod):
+    """Decomposed prompt tuning, Eq. 2: a shorter prompt, and an offset by position that is a product of two small matrices."""
+
+    name: ClassVar[str] = "dept"
+    reference: ClassVar[str] = "Shi and Lipani 2024; Section 3.1, Eq. 2"
+    evaluation: ClassVar[tuple[str, ...]] = ("offset_shift", "without_offset")
+
+    rank: int = option(30, "rank of DePT's A B (Eq. 2)", ge=1, le=WIDEST)
+    offset_len: int | None = option(
+        None,
+        "s of DePT: positions after the prompt that carry an offset; default max_source_len (Section 3.1)",
+        ge=1,
+        le=MOST_TOKENS,
+    )
+    offset_alpha: float = option(0.0, "DePT's offset is scaled by this / sqrt(rank) (DePT's code: 8); 0: not scaled (Eq. 2)", ge=0.0)
+    offset_shift: int | None = option(
+        None, "a trained DePT is evaluated with its offsets cyclically shifted left by this many positions (Table 1)", ge=0
+    )
+
+    def offset(self, width: int) -> nn.Module:
+        from adept.methods.offsets import PositionOffset
+
+        return PositionOffset(
+            width,
+            self.offset_len,
+            self.rank,
+            prompt_len=self.prompt_len,
+            alpha=self.offset_alpha,
+            shift=self.offset_shift or 0,
+        )
+
+    def with_source_length(self, max_source_len: int) -> Self:
+        return self if self.offset_len is not None else self.replace(offset_len=max_source_len)
+
+
+class ADePT(OffsetMethod):
+    """Adaptive decomposed prompt tuning, Eq. 3-4: a short prompt, and a small network that moves each token's embedding."""
+
+    name: ClassVar[str] = "adept"
+    reference: ClassVar[str] = "Section 3.2, Eq. 3-4"
+    folds: ClassVar[bool] = True
+    needs_prompt: ClassVar[bool] = False
+
+    bottleneck: int = option(19, "r of ADePT's network, d -> r -> d (Eq. 3)", ge=1, le=WIDEST)
+    bottleneck_init: Literal["rank", "width"] = option(
+        "rank", "W_down's uniform bound: 'rank' 1/sqrt(r) (released code), 'width' 1/sqrt(d) (torch's Linear)"
+    )
+    bottleneck_dropout: float = option(0.0, "dropout before the bottleneck's ReLU (released code 0.1; Eq. 3 has none)", ge=0.0, le=0.99)
+
+    def offset(self, width: int) -> nn.Module:
+        from adept.methods.offsets import TokenOffset
+
+        return TokenOffset(width, self.bottleneck, dropout=self.bottleneck_dropout, init=self.bottleneck_init)

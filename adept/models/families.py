@@ -1,0 +1,89 @@
+"""What is known of model families: names, shapes, module names, limits. No other file knows a family by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adept.base.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+ALIASES = {
+    "t5-small": "google-t5/t5-small",
+    "t5-base": "google-t5/t5-base",
+    "t5-3b": "google-t5/t5-3b",
+    "codegen-350m": "Salesforce/codegen-350M-mono",
+    "llama3-8b": "meta-llama/Meta-Llama-3-8B",
+}
+"""The paper's models (Appendix C) on the hub. `smollm2-135m` comes from the package index (adept/models/bundled.py)."""
+
+BUNDLED = "smollm2-135m"
+TINY = ("tiny-t5", "tiny-llama", "tiny-codegen")
+"""Random models that adept/models/tiny.py makes."""
+
+DROPOUT_FIELDS = ("dropout_rate", "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop")
+"""Names of dropout rates in the configs of T5, Llama-type and CodeGen-type models."""
+
+T5_TOKENS = {"vocab_size": 32128, "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
+SHAPES: dict[str, tuple[str, dict]] = {
+    "t5-small": ("T5", {**T5_TOKENS, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}),
+    "t5-base": ("T5", {**T5_TOKENS, "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12}),
+    "t5-3b": ("T5", {**T5_TOKENS, "d_model": 1024, "d_kv": 128, "d_ff": 16384, "num_layers": 24, "num_heads": 32}),
+    "codegen-350m": ("CodeGen", {"vocab_size": 51200, "n_embd": 1024, "n_layer": 20, "n_head": 16, "rotary_dim": 32, "n_positions": 2048}),
+    "llama3-8b": (
+        "Llama",
+        {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+         "num_key_value_heads": 8, "max_position_embeddings": 8192, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+    ),
+}  # fmt: skip
+"""Model names to their family and the numbers of their config that decide about shapes: what a timing needs, without their weights."""
+
+
+def input_embedding_owner(model: PreTrainedModel):
+    """The module whose input embedding the source passes through: T5's encoder, else the model."""
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def attention_projections(model: PreTrainedModel) -> list[str]:
+    """Module names that LoRA adapts, per family: the choice that gives the paper's counts (T5-3B 25.8M, CodeGen 1.3M, Llama3 9.4M)."""
+    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    for family in (["qkv_proj"], ["q_proj", "k_proj", "v_proj"], ["q", "v"]):
+        if names.issuperset(family):
+            return family
+    raise UserError(
+        f"LoRA: no known attention projections in {type(model).__name__}; add its module names to attention_projections in adept/models/families.py"
+    )
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """Longest sequence with positions, or None where they are relative (T5)."""
+    if model.config.is_encoder_decoder:
+        return None
+    return getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
+
+
+def forward_flops(config: PretrainedConfig, source: int, target: int, shared: int = 0) -> tuple[float, float]:
+    """FLOP of one row's forward pass in (products with weights, products of attention), a multiplication and an addition being two.
+
+    source: tokens with the prompt; target: tokens with logits. shared: tokens at the row's beginning that are computed once for a batch
+    and not counted. T5's cross-attention is counted in the order for short targets, a causal one's attention over what it sees.
+    """
+    if config.is_encoder_decoder:
+        width, inner, heads = config.d_model, config.num_heads * config.d_kv, config.num_heads
+        feed_forward = (3 if config.is_gated_act else 2) * width * config.d_ff
+        encoder = source * (4 * width * inner + feed_forward)
+        decoder = target * (8 * width * inner + feed_forward)
+        weights = config.num_layers * encoder + config.num_decoder_layers * decoder + target * width * config.vocab_size
+        attention = config.num_layers * source**2 * inner + config.num_decoder_layers * target * (target * inner + source * heads * width)
+        return 2.0 * weights, 4.0 * attention
+    width, layers, tokens = config.hidden_size, config.num_hidden_layers, source + target - 1
+    if config.model_type == "codegen":
+        inner, block = width, 4 * width**2 + 2 * width * (config.n_inner or 4 * width)
+    else:
+        inner = config.num_attention_heads * config.head_dim
+        grouped = config.num_key_value_heads * config.head_dim
+        block = 2 * width * (inner + grouped) + 3 * width * config.intermediate_size
+    weights = (tokens - shared) * layers * block + target * width * config.vocab_size
+    seen = (tokens * (tokens + 1) - shared * (shared + 1)) / 2
+    return 2.0 * weights, 4.0 * layers * seen * inner

@@ -1,0 +1,65 @@
+"""Activation checkpointing: a block keeps its input alone and runs again in the backward pass.
+
+That is half as much arithmetic again, since a frozen model's backward pass costs no more than its forward pass.
+
+transformers' own (gradient_checkpointing_enable) takes the cache away from the blocks, and with it the prompt that a causal model's rows
+share. Here blocks keep it, because these caches do not change when a block runs twice.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+def transformer_blocks(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks, in order: T5's encoder's and decoder's, or a causal model's."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def checkpoint_blocks(model: nn.Module) -> None:
+    """Makes every block run again in the backward pass, with the same dropout, in place. Names and parameters stay."""
+    for block in transformer_blocks(model):
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+
+
+class PromptCacheLayer(DynamicLayer):
+    """Holds the keys and values of its last pass. They are part of the graph, so gradients reach the prompt through them."""
+
+    def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
+        self.keys, self.values, self.is_initialized = keys, values, True
+        return keys, values
+
+
+class FrozenCacheLayer(DynamicLayer):
+    """Puts fixed keys and values in front of a pass's own, and does not store the latter, so that the pass can be run twice."""
+
+    def __init__(self, keys: Tensor, values: Tensor):
+        super().__init__()
+        self.keys, self.values, self.is_initialized = keys, values, True
+
+    def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys, keys], dim=-2), torch.cat([self.values, values], dim=-2)
+
+
+def prompt_cache() -> Cache:
+    """An empty cache for the pass over the prompt alone."""
+    return Cache(layer_class_to_replicate=PromptCacheLayer)
+
+
+def expand_prompt_cache(cache: Cache, rows: int) -> Cache:
+    """The cache for the pass over what follows the prompt, with each row of the prompt's cache `rows` times.
+
+    cache: prompt_cache() after the pass over the prompt.
+    """
+    return Cache(
+        layers=[
+            FrozenCacheLayer(layer.keys.repeat_interleave(rows, dim=0), layer.values.repeat_interleave(rows, dim=0))
+            for layer in cache.layers
+        ]
+    )

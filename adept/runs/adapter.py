@@ -1,0 +1,127 @@
+"""Trained parameters as safetensors, and beside them the configuration they belong to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from adept.base.atomic_files import write_atomically
+from adept.base.errors import UserError, first_line
+from adept.config.run import RunConfig
+
+WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+
+
+DEPT_NAMES = {"prompt_embeddings": "prompt", "prompt_encoder.lora_embedding_A": "offset.a", "prompt_encoder.lora_embedding_B": "offset.b"}
+"""Tensor names in adapters that DePT's authors released -> ours, below the input embedding."""
+
+
+def snapshot(trainables: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """A copy of the trained parameters that later steps do not touch."""
+    return {name: parameter.detach().clone() for name, parameter in trainables.items()}
+
+
+@torch.no_grad()
+def assign_weights(trainables: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    """Copies `weights` into the parameters of the same names. Raises KeyError if the names differ."""
+    if missing := trainables.keys() ^ weights.keys():
+        raise KeyError(f"parameters {sorted(missing)} are on one side only")
+    for name, parameter in trainables.items():
+        parameter.copy_(weights[name])
+
+
+class AdapterDescription(BaseModel):
+    """What adapter.json must hold; method, base model and shapes stand beside it for whoever reads the file."""
+
+    config: dict[str, Any]
+
+
+def save_adapter(folder: Path, trainables: Mapping[str, nn.Parameter], config: RunConfig) -> None:
+    """Writes adapter.safetensors and adapter.json (method, shapes, base model, the whole config)."""
+    weights = {name: tensor.cpu().contiguous() for name, tensor in snapshot(trainables).items()}
+    write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
+    description = {
+        "method": config.method,
+        "base_model": config.model,
+        "shapes": {name: list(tensor.shape) for name, tensor in weights.items()},
+        "config": config.flat(),
+    }
+    write_atomically(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+
+
+def read_recorded_config(folder: Path) -> dict[str, Any]:
+    """{option: value} of the run that trained an adapter. Raises OSError, ValueError or RecursionError where that cannot be read."""
+    return AdapterDescription.model_validate(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))).config
+
+
+def find_adapter(name: str, results_dir: str) -> Path:
+    """The adapter folder of a run id under results_dir, or a folder path. Raises UserError when neither is there."""
+    candidates = [Path(name)]
+    if Path(name).name == name:  # a path does not go on from results_dir, least of all upwards out of it
+        candidates.append(Path(results_dir) / "runs" / name)
+    for folder in candidates:
+        if os.path.isfile(folder / WEIGHTS) or os.path.isfile(folder / "adapter_model.bin"):
+            return folder
+    for folder in candidates:
+        if os.path.isfile(folder / "checkpoint.safetensors"):
+            raise UserError(
+                f"no adapter in {folder}: its run is not finished; the command that began it goes on, and leaves {WEIGHTS} there"
+            )
+    raise UserError(f"no adapter '{name}': looked for {WEIGHTS} in {' and '.join(map(str, candidates))}")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Tensors by name: ours, or an adapter_model.bin as DePT's authors released (read without unpickling code).
+
+    Raises UserError in one line for a torn or foreign file.
+    """
+    try:
+        if (folder / WEIGHTS).is_file():
+            return safetensors.torch.load_file(folder / WEIGHTS)
+        weights = torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
+    except Exception as error:  # torn files make torch.load raise nearly anything
+        raise UserError(f"{folder} holds no readable adapter: {first_line(error, 120)}") from error
+    if not isinstance(weights, dict) or not all(isinstance(name, str) and is_plain(value) for name, value in weights.items()):
+        raise UserError(f"{folder} holds no readable adapter: adapter_model.bin should hold {{name: tensor}} and nothing else")
+    return weights
+
+
+def is_plain(value: object) -> bool:
+    """Whether it is a tensor as adapters have them: dense and in memory."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
+
+
+def restore_adapter(model: nn.Module, folder: Path) -> None:
+    """Fills the model's trained parameters from an adapter folder.
+
+    Raises UserError when a tensor is left over, missing, of another shape or not finite, naming it.
+    """
+    trainables = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    weights = {}
+    for name, tensor in read_weights(folder).items():
+        if name in DEPT_NAMES:
+            name = next((ours for ours in trainables if ours.endswith("." + DEPT_NAMES[name])), name)
+        weights[name] = tensor
+    for name in sorted(trainables.keys() ^ weights.keys()):
+        side = "lacks" if name in trainables else "has, but this method and model lack,"
+        raise UserError(f"the adapter in {folder} does not fit: it {side} {name}")
+    for name, parameter in trainables.items():
+        if weights[name].shape != parameter.shape:
+            raise UserError(
+                f"the adapter in {folder} does not fit: {name} is {list(weights[name].shape)}, this run needs {list(parameter.shape)}"
+            )
+        if not weights[name].is_floating_point():
+            raise UserError(
+                f"the adapter in {folder} does not fit: {name} holds {weights[name].dtype}, this run needs floating-point numbers"
+            )
+        if not weights[name].float().isfinite().all():
+            raise UserError(f"the adapter in {folder} is damaged: {name} holds values that are not finite")
+    assign_weights(trainables, weights)

@@ -1,0 +1,22 @@
+"""Where a run's files lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def record_path(results_dir: str, run_id: str) -> Path:
+    return Path(results_dir) / "runs" / f"{run_id}.json"
+
+
+def run_folder(results_dir: str, run_id: str) -> Path:
+    """Beside the record: the adapter, predictions.jsonl, metrics.jsonl, and checkpoints while the run is not finished."""
+    return Path(results_dir) / "runs" / run_id
+
+
+def lock_path(results_dir: str, run_id: str) -> Path:
+    return Path(results_dir) / "runs" / f".{run_id}.lock"
+
+
+def predictions_path(results_dir: str, run_id: str) -> Path:
+    return run_folder(results_dir, run_id) / "predictions.jsonl"

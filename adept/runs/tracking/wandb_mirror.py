@@ -1,0 +1,60 @@
+"""A run's mirror on wandb, and one that does nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adept.base.errors import UserError
+from adept.config.run import RunConfig, model_label
+
+
+class NoMirror:
+    """Takes what wandb would, and does nothing."""
+
+    def log(self, values: dict, step: int) -> None: ...
+
+    def summarise(self, values: dict) -> None: ...
+
+    def close(self, failed: bool) -> None: ...
+
+
+def group_of(config: RunConfig) -> str:
+    """The run's wandb group."""
+    return config.wandb_group or f"{config.task}-{model_label(config.model)}"
+
+
+class WandbMirror:
+    """Mirrors a run to wandb. A sweep's runs share its table's group, others that of their task and model; the job type is the method;
+    method, protocol and task are tags. WANDB_MODE=offline needs no account. A run that goes on is the same one there."""
+
+    def __init__(self, config: RunConfig, folder: Path, trained: int, total: int):
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError("--track wandb needs the wandb package: pip install -r requirements.txt") from error
+        try:
+            self.run = wandb.init(
+                project=config.wandb_project,
+                group=group_of(config),
+                name=config.run_id,
+                id=config.run_id,
+                resume="allow",
+                job_type=config.method,
+                tags=[config.task, config.method, model_label(config.model), config.protocol],
+                config={**config.flat(), "run_id": config.run_id, "trainable_params": trained, "total_params": total},
+                dir=str(folder.absolute()),  # one process of wandb serves all runs of ours, and stays in the folder where it was started
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except wandb.errors.Error as error:
+            raise UserError(f"wandb did not start: {str(error).splitlines()[0]}; WANDB_MODE=offline works without an account") from error
+        self.run.define_metric("validation/*", step_metric="step")
+        self.run.define_metric("train/*", step_metric="step")
+
+    def log(self, values: dict, step: int) -> None:
+        self.run.log({"step": step, **values})
+
+    def summarise(self, values: dict) -> None:
+        self.run.summary.update(values)
+
+    def close(self, failed: bool) -> None:
+        self.run.finish(exit_code=1 if failed else 0)

@@ -1,0 +1,7 @@
+"""Using what was trained."""
+
+from __future__ import annotations
+
+from adept.serving.load import TrainedSession, load
+
+__all__ = ["TrainedSession", "load"]

@@ -1,0 +1,29 @@
+"""Runs in this process, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adept.tables.launchers.launcher import Job, Outcome, by_run_id
+from adept.tables.launchers.run_stack import run_stack
+
+
+class InProcess:
+    """In this process, one after the other."""
+
+    slots = 1
+
+    def __init__(self):
+        import torch
+
+        self.on_gpu = torch.cuda.is_available()
+        self.next: Sequence[Job] = ()
+
+    def submit(self, stack: Sequence[Job]) -> None:
+        self.next = stack
+
+    def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
+        stack, self.next = self.next, ()
+        return by_run_id(stack, run_stack(stack)) if stack else []
+
+    def close(self) -> None: ...

@@ -1,0 +1,58 @@
+"""Runs as a Slurm array."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from adept.base.errors import UserError
+from adept.base.paths import ROOT
+
+SCRIPT = """\
+#!/usr/bin/env bash
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}
+#SBATCH --output={log}
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+{options}# Every element of the array goes through the whole table and takes the runs that no other has.
+# Two minutes before its time is up, the run in hand saves its checkpoint; the element goes on with it when it is queued again.
+cd {folder}
+export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
+trap 'kill -USR1 $!; wait $!; scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
+{command} &
+wait $!
+"""
+
+
+def slurm_script(name: str, words: list[str], workers: int, options: str, logs: Path) -> str:
+    """The batch script whose `workers` array elements each carry out the command `words`; options: sbatch's own."""
+    return SCRIPT.format(
+        name=shlex.quote(f"adept-{name}"),
+        last=workers - 1,
+        log=shlex.quote(str(logs / "slurm-%A_%a.txt")),
+        options=f"#SBATCH {' '.join(options.split())}\n" if options else "",
+        folder=shlex.quote(os.getcwd()),
+        root=shlex.quote(str(ROOT)),
+        command=shlex.join(words),
+    )
+
+
+def submit_to_slurm(name: str, arguments: list[str], workers: int, options: str, folder: Path) -> str:
+    """Writes the batch script and hands it to sbatch; returns what sbatch says. Raises UserError where there is none or it refuses."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / f"{name}.sbatch"
+    words = [sys.executable, "-m", "adept", "sweep", *arguments, "--launch", "here"]
+    script.write_text(slurm_script(name, words, workers, options, folder), encoding="utf-8")
+    if shutil.which("sbatch") is None:
+        raise UserError(f"--launch slurm needs sbatch, which is not here; the script is {script}")
+    done = subprocess.run(["sbatch", str(script)], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"sbatch refused {script}: {' '.join(done.stderr.split())[:200]}")
+    return done.stdout.strip()

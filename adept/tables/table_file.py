@@ -1,0 +1,184 @@
+"""A table's YAML file and its profile -> Table. The file:
+
+title, note      the heading and a line under the table
+fields           options of all runs
+grid             a list of entries; where a value is a list, every value is run. An entry may have, besides options,
+  cases          a list of {option: value}: options that vary together (a prompt length and its bottleneck)
+  name, from     the entry starts from the best runs, by validation, of the entry so named, one for each of their cells and seeds:
+                 it takes over their options, their weights (--init_from), and trains no further unless it says `steps`
+  show: false    its runs are not printed
+  quantities     in place of the table's
+seeds            the grid is searched with the first; what validation chose for a cell runs again with the others (untrained runs do not)
+rows, columns    the options (one or several) that the report lays out; "quantity" is what `quantities` lists
+quantities       what a cell prints: "score" (the task's reported metric), another metric's name, or one of adept/tables/report.py
+means            {name: tasks}: a column with the mean over these tasks
+labels           {value: what is printed in its place}
+
+A profile (configs/profiles/NAME.yaml) shrinks a table: its `fields` override, its `models` stand in for others, `search` configurations of
+a cell and as many seeds stay, and `labels` are added. A table says in its heading what was changed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from adept.base import paths
+from adept.base.errors import UserError, nearest
+from adept.base.validation import FileContent, line_error, validate
+from adept.base.yaml_files import read_yaml
+from adept.config.run import OPTIONS
+from adept.tables.table import QUANTITY, GridEntry, Table
+from adept.tasks import task_names
+
+
+class TableFile(FileContent):
+    """The keys of a table file."""
+
+    title: str
+    note: str = ""
+    fields: dict[Any, Any] = Field(default_factory=dict)
+    grid: list[Any]
+    seeds: list[Any] = Field(default_factory=list)
+    rows: str | list[Any] = "method"
+    columns: str | list[Any] = "task"
+    quantities: list[Any] = Field(default_factory=lambda: ["score"])
+    means: dict[Any, Any] = Field(default_factory=dict)
+    labels: dict[Any, Any] = Field(default_factory=dict)
+
+    @field_validator("seeds", "rows", "columns", "quantities")
+    @classmethod
+    def _holds_single_values(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, list) and any(isinstance(entry, list | dict) for entry in value):
+            raise line_error(f"'{info.field_name}' must be a list of single values, not {value!r:.80}")
+        return value
+
+    @field_validator("rows", "columns")
+    @classmethod
+    def _names_options(cls, value: str | list) -> str | list:
+        for axis in [value] if isinstance(value, str) else value:
+            if axis not in OPTIONS and axis != QUANTITY:
+                raise line_error(f"'{axis}' is no option of runs; {nearest(str(axis), [*OPTIONS, QUANTITY])}")
+        return value
+
+    @field_validator("means")
+    @classmethod
+    def _lists_tasks(cls, value: dict) -> dict:
+        for name, tasks in value.items():
+            if not isinstance(tasks, list):
+                raise line_error(f"'means: {name}' must be a list of tasks, not {tasks!r:.80}")
+        return value
+
+
+class EntryContent(BaseModel):
+    """An entry of the grid: its own keys, and options of runs."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    cases: list[Any] = Field(default_factory=lambda: [{}])
+    name: str | None = None
+    start: str | None = Field(None, alias="from")
+    show: bool = True
+    quantities: list[Any] | None = None
+
+    @field_validator("cases")
+    @classmethod
+    def _holds_mappings(cls, value: list) -> list:
+        if not all(isinstance(case, dict) for case in value):
+            raise line_error(f"'cases' must be a list of {{option: value}}, not {value!r}")
+        return value
+
+
+class Profile(FileContent):
+    """The keys of a profile."""
+
+    note: str = ""
+    fields: dict[str, Any] = Field(default_factory=dict)
+    models: dict[str, str] = Field(default_factory=dict)
+    search: int | None = None
+    labels: dict[str, Any] = Field(default_factory=dict)
+
+
+def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = None) -> Table:
+    """Reads a table file. overrides: options of all runs from the command line.
+
+    Raises UserError for unknown keys, wrong types and runs that do not resolve.
+    """
+    content = validate(TableFile, read_yaml(path), str(path))
+    shrunk = read_profile(profile) if profile else Profile()
+    rows, columns = (tuple([axes] if isinstance(axes, str) else axes) for axes in (content.rows, content.columns))
+    grid: list[GridEntry] = []
+    for entry in content.grid:
+        grid.append(read_entry(entry, grid, str(path)))
+    fields, seeds = content.fields, content.seeds
+    if profile:
+        axes = {*rows, *columns}
+        fields = shrink(GridEntry(fields), shrunk.search, axes).fields
+        grid = [shrink(entry, shrunk.search, axes if entry.shown else set()) for entry in grid]
+        seeds = seeds[: shrunk.search]
+    means = {name: itertools.chain(*(task_names(str(task)) for task in tasks)) for name, tasks in content.means.items()}
+    return Table(
+        path=str(path),
+        title=content.title,
+        note=" ".join(filter(None, (content.note, shrunk.note))),
+        fields=fields,
+        grid=grid,
+        rows=rows,
+        columns=columns,
+        seeds=tuple(seeds),
+        quantities=tuple(content.quantities),
+        means={name: tuple(tasks) for name, tasks in means.items()},
+        labels={str(value): str(label) for value, label in {**content.labels, **shrunk.labels}.items()},
+        overrides=overrides,
+        profile=profile,
+        profile_fields=shrunk.fields,
+        profile_models=shrunk.models,
+    )
+
+
+def read_entry(content: Any, above: Sequence[GridEntry], where: str) -> GridEntry:
+    """One entry of the grid. above: the entries before it. Raises UserError."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: each entry of 'grid' must hold {{option: value}}, not {content!r}")
+    entry = validate(EntryContent, {str(key): value for key, value in content.items()}, where)
+    names = [other.name for other in above if other.name]
+    if entry.start is not None and entry.start not in names:
+        raise UserError(f"{where}: 'from: {entry.start}' names no entry above it; {nearest(entry.start, names)}")
+    quantities = None if entry.quantities is None else tuple(entry.quantities)
+    return GridEntry(entry.model_extra, entry.cases, entry.name, entry.start, entry.show, quantities)
+
+
+def read_profile(name: str) -> Profile:
+    """configs/profiles/<name>.yaml. Raises UserError for an unknown profile and for one that is wrong."""
+    path = paths.ROOT / "configs" / "profiles" / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"unknown profile '{name}'; {nearest(name, [file.stem for file in path.parent.glob('*.yaml')])}")
+    return validate(Profile, read_yaml(path), str(path))
+
+
+def shrink(entry: GridEntry, search: int | None, axes: set[str]) -> GridEntry:
+    """The entry with the first `search` values of its cases, or of the first list that is searched, and one value of its other lists.
+
+    axes: options that the table lays out; they keep all their values.
+    """
+    cases, fields = entry.cases, {}
+    if list(cases) != [{}] and not any(axes & case.keys() for case in cases):
+        cases, search = cases[:search], 1
+    for name, value in entry.fields.items():
+        fields[name] = value
+        if isinstance(value, list) and name not in axes:
+            fields[name], search = value[:search], 1
+    return replace(entry, fields=fields, cases=cases)
+
+
+def check_overrides(tables: list[Table]) -> None:
+    """Raises UserError for an option of the command line that no run uses."""
+    used = {name for table in tables for run in table.runs() for name in run.flags}
+    for name, value in tables[0].overrides.items():
+        if name not in used:
+            raise UserError(f"--{name} {value} has no effect on any run of {', '.join(table.path for table in tables)}")

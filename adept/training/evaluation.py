@@ -1,0 +1,206 @@
+"""Prediction and scoring, for every method and task: by generation or by the likelihood of the labels."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from adept.base import distributed
+from adept.data.codec import pad
+from adept.data.example import IGNORED, Example
+from adept.methods.embedding import PromptedEmbedding
+from adept.metrics import Answers, score
+from adept.tasks.task import Task
+from adept.training.session import Session
+
+LEAST_FULL = {"cpu": 0.9, "cuda": 0.5}
+"""The shortest row of an evaluation batch over its longest. A CPU's time goes into tokens and padding, that of a GPU with small batches
+into launches."""
+
+
+def evaluate(session: Session, examples: list[Example], scoring: str | None = None) -> tuple[dict[str, float], list[str]]:
+    """({metric: percent}, predictions in the order of `examples`, those of drawn samples repeated).
+
+    scoring: "generate" or "likelihood", in place of the config's.
+    """
+    examples = repeat_for_samples(session.task, examples)
+    predictions = predict(session, examples, scoring)
+    scores = distributed.on_main_process(lambda: score(session.task.metrics, make_answers(session.task, examples, predictions)))
+    return scores, predictions
+
+
+def repeat_for_samples(task: Task, examples: list[Example]) -> list[Example]:
+    """Each example as often as programs are drawn for it. The metrics take its copies as one question."""
+    return [example for example in examples for _ in range(task.sampling.samples if task.sampling else 1)]
+
+
+def make_answers(task: Task, examples: list[Example], predictions: list[str]) -> Answers:
+    """Predictions and references as the metrics take them."""
+    return Answers(
+        predictions=predictions,
+        references=[e.references for e in examples],
+        labels=task.labels,
+        groups=[e.group for e in examples],
+        cleanup=task.completion_cleanup,
+    )
+
+
+def compare_scoring(session: Session, examples: list[Example], test: dict[str, float], predictions: list[str]) -> dict:
+    """{"rows", "agreement" in percent, "generate" and "likelihood": {metric: percent}}: the test set scored in the other way too."""
+    ways = ("generate", "likelihood")
+    other = ways[session.config.scoring == "generate"]
+    scores, others = evaluate(session, examples, other)
+    same = sum(a == b for a, b in zip(predictions, others, strict=True))
+    return {"rows": len(predictions), "agreement": 100 * same / len(predictions), session.config.scoring: test, other: scores}
+
+
+# Prediction -------------------------------------------------------------------------------------------------------------
+
+
+def temperature(session: Session) -> float:
+    """0: greedy."""
+    return session.task.sampling.temperature if session.task.sampling else 0.0
+
+
+@torch.no_grad()
+def predict(session: Session, examples: list[Example], scoring: str | None = None) -> list[str]:
+    """The predicted string of each example, by generation or by label likelihood (--scoring, or `scoring` in its place)."""
+    likelihood = (scoring or session.config.scoring) == "likelihood"
+    was_training = session.model.training
+    session.model.eval()
+    # Equal sources get equal answers unless they are drawn: ReCoRD's row per answer is predicted once a query.
+    keys = [i if temperature(session) else example.source_ids for i, example in enumerate(examples)]
+    distinct = list({key: i for i, key in enumerate(keys)}.values())
+    order = sorted(distinct, key=lambda i: -len(examples[i].source_ids))  # longest first: memory fails early, if it does
+
+    def predict_own_rows() -> dict:
+        """{key: prediction} of this process's rows."""
+        found: dict = {}
+        with own_random_numbers(session), folded(session) if session.config.fold else contextlib.nullcontext():
+            for numbers in evaluation_batches(order, [len(e.source_ids) for e in examples], session):
+                rows = distributed.shard_rows(numbers)
+                batch = session.codec.source_batch([examples[i] for i in rows])
+                batch = {name: ids.to(session.device) for name, ids in batch.items()}
+                with session.autocast():
+                    texts = most_likely_labels(session, batch) if likelihood else generate(session, batch)
+                found.update(zip((keys[i] for i in rows), texts, strict=True))
+        return found
+
+    parts = distributed.gather_objects(predict_own_rows)
+    predictions = dict(itertools.chain.from_iterable(part.items() for part in parts))
+    session.model.train(was_training)
+    return [predictions[key] for key in keys]
+
+
+def evaluation_batches(order: Sequence[int], lengths: Sequence[int], session: Session) -> Iterator[list[int]]:
+    """`order`, row numbers from the longest to the shortest, in batches of at most --eval_batch_size a process and without much padding.
+
+    Sampled rows are batched by --eval_batch_size alone, so that the samples do not depend on padding.
+    """
+    prompt = len(session.codec.prompt_ids)
+    least = 0.0 if temperature(session) else LEAST_FULL.get(session.device.type, 0.5)
+    most = session.config.eval_batch_size * distributed.WORLD
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) == most or prompt + lengths[i] < least * (prompt + lengths[batch[0]])):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+@contextlib.contextmanager
+def folded(session: Session) -> Iterator[None]:
+    """Inside, ADePT's network is in the embedding table (--fold)."""
+    hooks = [(m, m.base, m.offset) for m in session.model.modules() if isinstance(m, PromptedEmbedding)]
+    try:
+        for hook, _, _ in hooks:
+            hook.fold()
+        yield
+    finally:
+        for hook, base, offset in hooks:
+            hook.base, hook.offset = base, offset
+
+
+@contextlib.contextmanager
+def own_random_numbers(session: Session) -> Iterator[None]:
+    """Inside, samples are drawn by --seed alone, and drawing them does not move the training's random numbers."""
+    devices = [session.device] if session.device.type == "cuda" else []
+    with torch.random.fork_rng(devices, enabled=bool(temperature(session))):
+        if temperature(session):
+            torch.manual_seed(distributed.rank_seed(session.config.seed))
+        yield
+
+
+def generate(session: Session, batch: dict[str, Tensor]) -> list[str]:
+    """Greedy over the whole vocabulary, or sampled where the task has a temperature.
+
+    batch: the codec's source_batch, {"input_ids", "attention_mask"} [B, T].
+    """
+    tokenizer, sampling = session.codec.tokenizer, {"do_sample": False}
+    if temperature(session):  # top_k: the library's default of the time, which LoPA's protocol leaves as it is
+        drawn = session.task.sampling
+        sampling = {"do_sample": True, "temperature": drawn.temperature, "top_p": drawn.top_p, "top_k": 50}
+    output = session.model.generate(
+        **batch, **sampling, num_beams=1, max_new_tokens=max_new_tokens(session), max_length=None,
+        synced_gpus=session.config.shard_model, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    answer = output[:, 1:] if session.codec.encoder_decoder else output[:, batch["input_ids"].shape[1] :]
+    return [session.codec.text(row) for row in answer.tolist()]
+
+
+def max_new_tokens(session: Session) -> int:
+    """--max_new_tokens. Its default with labels is one token more than the longest, since a label that goes on is another string.
+
+    Free text gets what the released code's max_length of 20 leaves it, which counts the decoder's start token.
+    """
+    if session.config.max_new_tokens is not None:
+        return session.config.max_new_tokens
+    labelled = session.task.labels is not None
+    return session.codec.max_target_len + 1 if labelled else max(1, session.codec.max_target_len - 1)
+
+
+def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
+    """For each row, the label with the highest log-probability, EOS included. The source passes through the model once for all labels.
+
+    batch: the codec's source_batch, {"input_ids", "attention_mask"} [B, T].
+    """
+    labels = session.task.labels
+    rows, choices = len(batch["input_ids"]), len(labels)
+    targets = pad([session.codec.target_ids(label) for label in labels], IGNORED, "right", 1)
+    targets = targets.to(session.device).repeat(rows, 1)  # [B*C, L]
+    score_targets = encoder_decoder_logits if session.codec.encoder_decoder else causal_logits
+    logits = score_targets(session, batch, targets, choices)  # [B*C, L, V]
+    counted = targets != IGNORED
+    log_probs = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]  # [B*C, L]
+    best = (log_probs * counted).sum(1).view(rows, choices).argmax(1)
+    return [labels[i] for i in best.tolist()]
+
+
+def encoder_decoder_logits(session: Session, batch: dict[str, Tensor], targets: Tensor, choices: int) -> Tensor:
+    """Logits of the target tokens [B*C, L, V]; the encoder runs once a row."""
+    encoded = session.model.get_encoder()(**batch).last_hidden_state.repeat_interleave(choices, dim=0)
+    mask = batch["attention_mask"].repeat_interleave(choices, dim=0)
+    return session.model(encoder_outputs=(encoded,), attention_mask=mask, labels=targets).logits
+
+
+def causal_logits(session: Session, batch: dict[str, Tensor], targets: Tensor, choices: int) -> Tensor:
+    """Logits of the target tokens [B*C, L, V]; the source runs once a row and its cache is repeated for each label."""
+    model, device = session.model, session.device
+    mask = batch["attention_mask"].repeat_interleave(choices, dim=0)
+    positions = batch["attention_mask"].cumsum(dim=1) - 1
+    last = torch.tensor([positions.shape[1] - 1], device=device)  # as an index: slicing would make torch copy the head B times
+    prefill = model(**batch, position_ids=positions.clamp(min=0), use_cache=True, logits_to_keep=last)
+    prefill.past_key_values.batch_repeat_interleave(choices)
+    answer = targets[:, :-1].clamp(min=0)  # the pads after EOS are predicted but not counted
+    after = positions[:, -1:].repeat_interleave(choices, dim=0) + 1 + torch.arange(answer.shape[1], device=device)
+    continued = model(
+        input_ids=answer, attention_mask=torch.cat([mask, torch.ones_like(answer)], dim=1), position_ids=after,
+        past_key_values=prefill.past_key_values, use_cache=True,
+    )  # fmt: skip
+    return torch.cat([prefill.logits.repeat_interleave(choices, dim=0), continued.logits], dim=1)

@@ -1,0 +1,70 @@
+"""Out of memory, told in one line with the flags that need less."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+
+import torch
+
+from adept.base.errors import UserError
+from adept.config.run import RunConfig
+
+SIGNS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""In the RuntimeErrors of CUDA and MPS, of torch's allocator on the CPU, and of cuBLAS."""
+
+
+class OutOfMemoryInEvaluation(UserError):
+    """Memory ran out in an evaluation, which changes nothing of the training."""
+
+
+class OutOfMemoryInTraining(UserError):
+    """Memory ran out in a training step, before it changed a parameter."""
+
+
+@contextlib.contextmanager
+def report_out_of_memory(remedies: str, kind: type[UserError] = UserError) -> Iterator[None]:
+    """Turns whatever the libraries raise when memory runs out into `kind`, with the remedies."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS):
+            raise
+        raise kind(f"out of memory {remedies}") from error
+
+
+def release_memory(device: torch.device) -> None:
+    """Gives back what a step that ran out of memory still holds."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def loading_remedies(config: RunConfig) -> str:
+    half = "--precision bf16 halves the model, " if config.precision != "bf16" else ""
+    return f"while loading {config.model}: {half}--model names a smaller one"
+
+
+def training_remedies(config: RunConfig) -> str:
+    """The largest smaller batch whose product with --grad_accum stays, and what else needs less."""
+    remedies = []
+    if config.batch_size > 1:
+        parts = next(p for p in range(2, config.batch_size + 1) if config.batch_size % p == 0)
+        remedies.append(
+            f"--batch_size {config.batch_size // parts} --grad_accum {config.grad_accum * parts} (now {config.batch_size} and "
+            f"{config.grad_accum}) takes as many examples a step"
+        )
+    if config.precision != "bf16":
+        remedies.append("--precision bf16 halves model and activations")
+    if not config.checkpoint_activations:
+        remedies.append("--checkpoint_activations keeps a fraction of the activations")
+    remedies.append(f"--max_source_len (now {config.max_source_len}) shortens the longest batches")
+    return f"while training: {'; '.join(remedies)}"
+
+
+def evaluation_remedies(config: RunConfig) -> str:
+    if config.eval_batch_size > 1:
+        smaller = f"--eval_batch_size {config.eval_batch_size // 2} (now {config.eval_batch_size})"
+        return f"while evaluating: {smaller} needs less, and with it the same run goes on"
+    return f"while evaluating single rows: --max_source_len (now {config.max_source_len}) shortens them, in another run; this one goes on"

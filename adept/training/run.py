@@ -1,0 +1,268 @@
+"""One run, from its claim to its written record."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from adept.base import distributed
+from adept.config.run import RunConfig, task_of
+from adept.data.batches import training_batches
+from adept.data.codec import Codec
+from adept.data.dataset import Data, load_data
+from adept.runs.adapter import assign_weights, find_adapter, restore_adapter, save_adapter, snapshot
+from adept.runs.claim import claim_run
+from adept.runs.layout import run_folder
+from adept.runs.predictions import write_predictions
+from adept.runs.record import finished_record, read_record, write_record
+from adept.runs.tracking.tracker import make_tracker
+from adept.sandbox import require_protection
+from adept.training.evaluation import compare_scoring, evaluate, repeat_for_samples
+from adept.training.memory import OutOfMemoryInEvaluation, evaluation_remedies, loading_remedies, report_out_of_memory
+from adept.training.offset_statistics import offset_statistics
+from adept.training.optim import make_optimizer, parameter_groups, schedule
+from adept.training.resume import Checkpoints
+from adept.training.run_record import make_record
+from adept.training.session import Session, require_code_permission
+from adept.training.signals import Interrupted, Signals
+from adept.training.step import StepInput, StepResult, next_step_input
+
+StoppingRule = Callable[[int, list[dict]], bool]
+"""Asked after each evaluation but the last with (step, history): whether the run is to be left unfinished."""
+
+
+class EarlyStopped(Exception):
+    """A stopping rule ended the run. Its training is saved."""
+
+
+class SharedData:
+    """Data of runs that are trained together, loaded and tokenised once. Only --few_shot's draw differs from run to run."""
+
+    def __init__(self):
+        self.loaded: dict[int | None, Data] = {}
+        self.encoded: dict[int | None, Data] = {}
+
+    @staticmethod
+    def draw(config: RunConfig) -> int | None:
+        return config.seed if config.few_shot else None
+
+    def load(self, config: RunConfig) -> Data:
+        """The run's three splits as text."""
+        if (key := self.draw(config)) not in self.loaded:
+            self.loaded[key] = load_data(task_of(config), config)
+        return self.loaded[key]
+
+    def encode(self, config: RunConfig, codec: Codec) -> Data:
+        """The run's three splits as token ids."""
+        if (key := self.draw(config)) not in self.encoded:
+            data = self.load(config)
+            splits = {name: codec.encode(getattr(data, name)) for name in ("train", "validation", "test")}
+            self.encoded[key] = dataclasses.replace(data, **splits)
+        return self.encoded[key]
+
+
+class Run:
+    """One run: its claim, data, session, optimizer, progress, checkpoints and display.
+
+    The loop calls, in this order: claim(); prepare(session) unless the run is finished; then next_step() and after_step(result) until it
+    is finished. Any of them may raise; the loop then calls end(error), which saves the training where it is whole and releases the claim.
+    `record` is set when the run is finished.
+    """
+
+    def __init__(self, config: RunConfig, signals: Signals, shared: SharedData, should_stop: StoppingRule | None = None):
+        self.config, self.task = config, task_of(config)
+        self.signals, self.shared, self.should_stop = signals, shared, should_stop
+        self.resources = contextlib.ExitStack()
+        self.folder = run_folder(config.results_dir, config.run_id)
+        self.record: dict | None = None
+        self.checkpoints: Checkpoints | None = None  # there from prepare() on
+        self.step_input: StepInput | None = None  # of the step that is being made
+
+    # From the claim to the first step
+
+    def claim(self) -> None:
+        """Takes the run for this process and loads its rows; a finished run's record is taken as it is.
+
+        Raises RunClaimed when another process has it, UserError for data that cannot be read.
+        """
+        results_dir, run_id = self.config.results_dir, self.config.run_id
+        self.record = distributed.on_main_process(lambda: finished_record(results_dir, run_id))
+        if self.record is not None:
+            return
+        self.resources.enter_context(distributed.enter_on_main_process(claim_run(results_dir, run_id)))
+        # Another process may have finished it between the look and the claim.
+        self.record = distributed.on_main_process(lambda: read_record(results_dir, run_id))
+        if self.record is not None:
+            self.resources.close()
+            return
+        require_code_permission(self.config, self.task)
+        with self.signals.interrupt_at_once(), report_out_of_memory(loading_remedies(self.config)):
+            self.protection = require_protection() if self.task.runs_code else None
+            self.shared.load(self.config)
+
+    def prepare(self, session: Session) -> None:
+        """Makes optimizer and display, and goes on from the last checkpoint, if there is one."""
+        config = self.config
+        self.session, self.device = session, session.device
+        with self.signals.interrupt_at_once():
+            self.data = self.shared.encode(config, session.codec)
+        groups = parameter_groups(session.model, session.method.learning_rates())
+        self.groups = {group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups}
+        self.optimizer = make_optimizer(groups, config) if groups else None
+        self.multiplier = schedule(config)
+        checkpoints = Checkpoints(self.folder, session, self.optimizer, self.data.fingerprint)
+        if distributed.RANK:
+            torch.manual_seed(distributed.rank_seed(config.seed))  # dropout: other rows, other masks
+        self.state = checkpoints.load()
+        if config.init_from is not None and not self.state.step:
+            restore_adapter(session.model, find_adapter(config.init_from, config.results_dir))
+        trained = sum(p.numel() for p in session.trainables.values())
+        total = sum(p.numel() for p in session.model.parameters())
+        tracker = make_tracker(config, self.folder, self.groups, (trained, total), self.state.step)
+        self.tracker = self.resources.enter_context(tracker)
+        self.checkpoints = checkpoints
+        skip = self.state.step * config.grad_accum
+        self.batches = training_batches(session.codec, self.data.train, config, skip=skip)
+        self.resources.callback(self.batches.close)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        session.model.train()
+        self.between_steps()
+
+    # Steps
+
+    def next_step(self) -> StepInput:
+        """The input of the next optimizer step; the same again until after_step() has been called."""
+        if self.step_input is None:
+            started = time.perf_counter()
+            self.step_input = next_step_input(self.session, self.optimizer, self.batches, self.multiplier(self.state.step))
+            self.waited = time.perf_counter() - started
+        return self.step_input
+
+    def after_step(self, result: StepResult) -> None:
+        """Takes the result of the step that next_step() began; then logs, evaluates, saves, stops or finishes where that is due."""
+        state, batches, self.step_input = self.state, self.step_input.batches, None
+        state.unread.append((state.step, result.loss, [name for batch in batches for name in batch.ids]))
+        state.step += 1
+        state.tokens += sum(batch.tokens for batch in batches)
+        state.examples += sum(len(batch.ids) for batch in batches)
+        state.train_seconds += self.waited + result.seconds
+        state.stacked = max(state.stacked, result.runs)
+        self.between_steps()
+
+    def between_steps(self) -> None:
+        """What is due after `state.step` steps. Raises Interrupted for a signal, EarlyStopped where the stopping rule says so."""
+        config, state = self.config, self.state
+        last = state.step == config.steps
+        due = last or (state.step > 0 and state.step % config.eval_every == 0)
+        if due or state.step % config.log_every == 0:
+            self.log_losses()
+        if due and not state.evaluated:
+            self.validate()
+            if self.should_stop is not None and not last and self.should_stop(state.step, state.history):
+                raise EarlyStopped("stopped early")
+        save, signal = distributed.all_reduce_max(self.checkpoints.due(state), self.signals.received or 0)
+        if save:
+            state.read_losses(self.optimizer)
+            self.checkpoints.save(state)
+        self.signals.check(signal)
+        if last:
+            self.finish()
+
+    def log_losses(self) -> None:
+        """Shows the mean loss since the last call."""
+        state = self.state
+        state.read_losses(self.optimizer)
+        if losses := state.losses[state.shown :]:
+            rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+            self.tracker.step(state.step, sum(losses) / len(losses), rates)
+            state.shown = len(state.losses)
+
+    def validate(self) -> None:
+        """Evaluates on the validation set and keeps the weights if they are the best so far.
+
+        Where nothing validates (MBPP), the newest weights are the best.
+        """
+        state, select_on = self.state, self.config.select_on
+        with self.evaluation():
+            validation = evaluate(self.session, self.data.validation)[0] if self.data.validation else {}
+        loss = sum(state.losses) / len(state.losses) if state.losses else None
+        seconds = round(state.train_seconds + state.eval_seconds, 3)
+        state.history.append({"step": state.step, "train_loss": loss, "validation": validation, "seconds": seconds})
+        state.losses, state.shown = [], 0
+        if not state.best or not validation or validation[select_on] > state.best["validation"][select_on]:
+            state.best = {"step": state.step, "validation": validation, "weights": snapshot(self.session.trainables)}
+        self.tracker.evaluated(state.history[-1], state.best)
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Inside, a signal interrupts at once, because an evaluation changes nothing of the training but the time it took."""
+        started = time.perf_counter()
+        remedies = evaluation_remedies(self.config)
+        with self.signals.interrupt_at_once(), report_out_of_memory(remedies, OutOfMemoryInEvaluation):
+            yield
+        self.state.eval_seconds += time.perf_counter() - started
+
+    # The end
+
+    def finish(self) -> None:
+        """Tests the best weights and writes adapter, predictions and record."""
+        assign_weights(self.session.trainables, self.state.best["weights"])
+        with self.evaluation():
+            started = time.perf_counter()
+            test, predictions = evaluate(self.session, self.data.test)
+            seconds = time.perf_counter() - started
+            agreement = None
+            if self.config.compare_scoring:
+                agreement = compare_scoring(self.session, self.data.test, test, predictions)
+        self.tracker.finish(self.state.best, test)
+        timing = self.state.timing() | {"test_examples_per_second": len(predictions) / seconds}
+        self.record = distributed.on_main_process(lambda: self.publish(test, predictions, timing, agreement))
+        self.resources.close()
+
+    def publish(self, test: dict, predictions: list[str], timing: dict, agreement: dict | None) -> dict:
+        """Writes all that the run leaves behind, the record last. Returns the record."""
+        record = make_record(self.session, self.data, self.groups, self.state, test, timing)
+        if self.state.resumed:
+            record["provenance"]["resumed"] = self.state.resumed
+        if self.state.stacked > 1:
+            record["provenance"]["stacked"] = self.state.stacked
+        if distributed.WORLD > 1:
+            record["provenance"]["processes"] = distributed.WORLD
+        if self.protection is not None:
+            record["notes"].append(self.protection)
+        if agreement is not None:
+            record["scoring_agreement"] = agreement
+        if self.config.measure_offsets:
+            record["offsets"] = offset_statistics(self.session, self.data.train)
+        save_adapter(self.folder, self.session.trainables, self.config)
+        tested = repeat_for_samples(self.task, self.data.test)
+        write_predictions(self.folder / "predictions.jsonl", tested, predictions)
+        write_record(self.config.results_dir, record)
+        self.checkpoints.remove()
+        return record
+
+    def end(self, error: BaseException) -> BaseException:
+        """Ends the run without a record: saves the training where `error` came between two steps, and releases the claim.
+
+        Returns the error, with the step that is saved in its text; or what saving raised.
+        """
+        try:
+            self.save_training(error)
+        except Exception as failure:
+            error = failure
+        self.resources.__exit__(type(error), error, error.__traceback__)  # the display is told of the error
+        return error
+
+    def save_training(self, error: BaseException) -> None:
+        """Writes a checkpoint for errors that come between two steps, so that the state is whole."""
+        if self.checkpoints is None or not isinstance(error, (Interrupted, EarlyStopped, OutOfMemoryInEvaluation)):
+            return
+        self.state.read_losses(self.optimizer)
+        self.checkpoints.save(self.state)
+        if self.state.step:
+            error.args = (f"{error} from step {self.state.step} of {self.config.steps}, which is saved",)

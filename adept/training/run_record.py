@@ -1,0 +1,66 @@
+"""The record of a run that has been trained and tested."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from adept.data.dataset import Data
+from adept.runs.provenance import PACKAGES, git_state, package_version
+from adept.runs.record import SCHEMA
+from adept.training.session import Session
+from adept.training.state import TrainState
+
+
+def make_record(session: Session, data: Data, param_groups: dict, state: TrainState, test: dict, timing: dict) -> dict:
+    """The record, as adept/runs/record.py and its readers know it. "notes" says where the run differs from the paper's data."""
+    config, task = session.config, session.task
+    notes = []
+    if task.sizes and config.few_shot is None and tuple(data.sizes.values()) != task.sizes:
+        notes.append(f"sizes {'/'.join(map(str, data.sizes.values()))} differ from the paper's {'/'.join(map(str, task.sizes))}")
+    return {
+        "schema": SCHEMA,
+        "run_id": config.run_id,
+        "status": "completed",
+        "config": config.flat(),
+        "trainable_params": sum(p.numel() for p in session.trainables.values()),
+        "total_params": sum(p.numel() for p in session.model.parameters()),
+        "param_groups": param_groups,
+        "history": state.history,
+        "best_step": state.best["step"],
+        "validation": state.best["validation"],
+        "test": test,
+        "sizes": data.sizes,
+        "notes": notes,
+        "timing": {name: round(value, 3) for name, value in timing.items()},
+        "peak_memory_bytes": peak_memory(session.device),
+        "provenance": {
+            **git_state(),
+            "python": platform.python_version(),
+            "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+            "device": describe_device(session.device),
+            "model_revision": getattr(session.model.config, "_commit_hash", None),
+            "data_origin": data.origin,
+            "data_fingerprint": data.fingerprint,
+            "protocol": config.protocol,
+        },
+    }
+
+
+def describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: allocated on the GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024

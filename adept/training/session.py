@@ -1,0 +1,218 @@
+"""A session: a model adapted by a method, with the codec of its task, on its device. Nothing of optimisation."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from adept.base import distributed
+from adept.base.errors import UserError, first_line
+from adept.config.run import RunConfig, check_combination, task_of
+from adept.data.codec import Codec
+from adept.methods.embedding import PromptedEmbedding
+from adept.methods.method import Method
+from adept.models.families import max_positions
+from adept.models.loading import copy_sharing_parameters, load_model
+from adept.models.recompute import checkpoint_blocks, transformer_blocks
+from adept.tasks.task import Task
+from adept.training.losses import BatchLosses, batch_losses, compiled_batch_losses
+
+FREE_TEXT_LEN = 20
+"""Target tokens with EOS where there are no labels (released code)."""
+
+
+@dataclass
+class Session:
+    """A model adapted by a method, ready to train, evaluate or predict."""
+
+    config: RunConfig
+    task: Task
+    model: nn.Module
+    codec: Codec
+    device: torch.device
+    batch_losses: BatchLosses
+
+    @property
+    def method(self) -> Method:
+        return self.config.method_options
+
+    @property
+    def trainables(self) -> dict[str, nn.Parameter]:
+        """{name: parameter} of what is trained."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def prompted_embedding(self) -> PromptedEmbedding | None:
+        """The hook in the input embedding; None where the method has none."""
+        return next((m for m in self.model.modules() if isinstance(m, PromptedEmbedding)), None)
+
+    @property
+    def shared_prefix(self) -> int:
+        """Tokens at the beginning of each training row that have the same states in all of them: a causal model's prompt.
+
+        A sharded model computes it with every row: FSDP gathers a block's weights for the gradient of its output, not of its cache.
+        """
+        return 0 if self.codec.encoder_decoder or self.config.shard_model else len(self.codec.prompt_ids)
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The precision of the model's arithmetic."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the GPU where there is one. Raises UserError for one that cannot compute here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()  # "meta" makes tensors too, but without values
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise UserError(f"--device {name} cannot be used here: {first_line(error, 100)}; --device auto takes what there is") from error
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the generators of Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+# Opening ----------------------------------------------------------------------------------------------------------------
+
+
+def open_session(config: RunConfig) -> Session:
+    """Loads the model, applies the method (seeded) and moves it to its device.
+
+    Raises UserError for what cannot be loaded or does not fit together.
+    """
+    (session,) = open_sessions([config])
+    if isinstance(session, UserError):
+        raise session
+    return session
+
+
+def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
+    """Sessions of runs of one model. It is loaded once: each session has its own copy of the modules and shares the frozen weights.
+
+    A run whose method cannot be applied gets a UserError in place of its session. Raises UserError for a model that cannot be loaded.
+    """
+    first = configs[0]
+    for config in configs:
+        check_combination(config, task_of(config))
+        check_processes(config)
+    pick_device(first.device)  # before gigabytes are read
+    model, tokenizer = load_model(first.model, revision=first.model_revision, precision=first.precision, dropout=first.model_dropout)
+    copies = [model, *(copy_sharing_parameters(model) for _ in configs[1:])]
+    # Two passes: weights are rounded to bf16 only after every method has seen them as they were.
+    adapted = [value_or_user_error(apply_method, config, own, tokenizer) for config, own in zip(configs, copies, strict=True)]
+    return [
+        own if isinstance(own, UserError) else value_or_user_error(prepare_model, config, own, tokenizer)
+        for config, own in zip(configs, adapted, strict=True)
+    ]
+
+
+def value_or_user_error(function, *arguments):
+    """What the function returns, or the UserError that it raises."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        return error
+
+
+def open_session_on(model: nn.Module, tokenizer, config: RunConfig, device: torch.device | None = None) -> Session:
+    """open_session() with a model and a tokenizer at hand. Every parameter of the model is frozen; it is changed in place.
+
+    device: in place of the config's.
+    """
+    return prepare_model(config, apply_method(config, model, tokenizer), tokenizer, device)
+
+
+def check_processes(config: RunConfig) -> None:
+    """Raises UserError for what cannot be done in this number of processes."""
+    if distributed.WORLD > 1 and ":" in config.device:
+        raise UserError(
+            f"--device {config.device} is one device, but torchrun started {distributed.WORLD} processes: --device cuda gives each its own"
+        )
+    if config.shard_model and distributed.WORLD == 1:
+        raise UserError("--shard_model shares the model out over several processes: torchrun --nproc_per_node 2 train.py ...")
+    if config.shard_model and config.method_options.trains_model:
+        raise UserError(f"--shard_model shares out frozen weights, but method '{config.method}' trains the model's own")
+
+
+def require_code_permission(config: RunConfig, task: Task) -> None:
+    """Raises UserError where scoring would run programs that nobody permitted."""
+    if task.runs_code and not config.allow_code_execution:
+        raise UserError(
+            f"task '{task.name}' is scored by running programs that a model wrote: add --allow_code_execution to permit it "
+            "(adept/metrics/sandbox confines them)"
+        )
+
+
+def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
+    """Seeds everything and puts the method's parameters into the frozen model. Raises UserError where task and model do not fit."""
+    task = task_of(config)
+    require_code_permission(config, task)
+    if task.cue is None and model.config.is_encoder_decoder:
+        raise UserError(f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m")
+    seed_everything(config.seed)
+    return config.method_options.apply(model, tokenizer)
+
+
+def prepare_model(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
+    """The session of an adapted model: in its precision, on its device, with the codec of its task."""
+    device = device or pick_device(config.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+    if config.precision == "bf16":
+        for parameter in model.parameters():  # not model.to(): buffers such as rotary frequencies need their digits
+            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
+    if config.checkpoint_activations:
+        checkpoint_blocks(model)
+    if config.shard_model:
+        distributed.shard_blocks(model, transformer_blocks(model), device)
+    model.to(device)
+    task = task_of(config)
+    codec = make_codec(config, task, model, tokenizer)
+    check_positions(config, model, codec)
+    losses = compiled_batch_losses(device, config.grad_accum) if config.compile else batch_losses
+    session = Session(config, task, model, codec, device, losses)
+    if (hook := session.prompted_embedding) is not None:
+        hook.returns = torch.bfloat16 if config.precision == "bf16" else None
+    return session
+
+
+def make_codec(config: RunConfig, task: Task, model: nn.Module, tokenizer) -> Codec:
+    """The codec of a task for a model with its prompted embedding in place."""
+    hook = next((m for m in model.modules() if isinstance(m, PromptedEmbedding)), None)
+    vocab_size = hook.vocab_size if hook is not None else 0
+    codec = Codec(
+        tokenizer=tokenizer,
+        encoder_decoder=model.config.is_encoder_decoder,
+        prompt_ids=tuple(range(vocab_size, vocab_size + config.method_options.virtual_tokens)),
+        max_source_len=config.max_source_len,
+        max_target_len=config.max_target_len or FREE_TEXT_LEN,
+        cue=task.cue,
+        cut_references=task.cut_references,
+    )
+    if config.max_target_len is None and task.labels is not None:
+        longest = max(len(codec.target_ids(label)) for label in task.labels)
+        codec = dataclasses.replace(codec, max_target_len=longest)
+    return codec
+
+
+def check_positions(config: RunConfig, model: nn.Module, codec: Codec) -> None:
+    """Raises UserError where the longest row has more tokens than the model has positions."""
+    answer_len = max(codec.max_target_len, config.max_new_tokens or 0)
+    total, limit = len(codec.prompt_ids) + config.max_source_len + answer_len, max_positions(model)
+    if limit is not None and total > limit:
+        raise UserError(
+            f"--prompt_len {len(codec.prompt_ids)} + --max_source_len {config.max_source_len} + {answer_len} target tokens "
+            f"exceed the model's {limit} positions"
+        )

@@ -1,0 +1,120 @@
+"""Several runs on one frozen model: their batches joined, their embeddings side by side."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adept.config.run import METHOD_OPTIONS, RunConfig
+from adept.data.example import IGNORED
+from adept.methods.embedding import PromptedEmbedding
+from adept.models.families import input_embedding_owner
+from adept.training.session import Session
+
+
+def join_batches(batches: Sequence[dict[str, Tensor]], prefixes: Sequence[int]) -> dict[str, Tensor]:
+    """Batches of the codec's, with "targets" [1] each -> one, of equal blocks of rows, padded to the widest.
+
+    prefixes: tokens of each batch's shared prompt. Shorter ones are padded on the left, so that all end in one column; "position_ids" then
+    say where a row begins. A batch with fewer rows than another repeats its last one without labels.
+    """
+    if len(batches) == 1:
+        return batches[0]
+    rows = max(len(batch["input_ids"]) for batch in batches)
+    lead = [max(prefixes) - prefix for prefix in prefixes]
+    width = max(left + batch["input_ids"].shape[1] for left, batch in zip(lead, batches, strict=True))
+    whole = {
+        name: torch.cat([pad_block(batch[name], rows, left, width) for left, batch in zip(lead, batches, strict=True)])
+        for name in ("input_ids", "attention_mask")
+    }
+    whole["targets"] = torch.cat([batch["targets"] for batch in batches])
+    if any(lead):
+        whole["position_ids"] = (whole["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    if "logits_to_keep" in batches[0]:
+        places = [batch["logits_to_keep"] + left for left, batch in zip(lead, batches, strict=True)]
+        whole["logits_to_keep"] = torch.cat(places).unique()
+        columns, count = [torch.searchsorted(whole["logits_to_keep"], place) for place in places], len(whole["logits_to_keep"])
+    else:
+        columns, count = [torch.arange(batch["labels"].shape[1]) for batch in batches], max(b["labels"].shape[1] for b in batches)
+    labels = torch.full((len(batches), rows, count), IGNORED)
+    for part, column, batch in zip(labels, columns, batches, strict=True):
+        part[: len(batch["labels"]), column] = batch["labels"]
+    whole["labels"] = labels.flatten(0, 1)
+    return whole
+
+
+def pad_block(tensor: Tensor, rows: int, left: int, width: int) -> Tensor:
+    """[B, T] -> [rows, width]: zeros around the columns, the last row repeated."""
+    padded = F.pad(tensor, (left, width - left - tensor.shape[1]))
+    return torch.cat([padded, padded[-1:].expand(rows - len(padded), -1)])
+
+
+OWN_OPTIONS = {"method", "seed", "init_from", "steps", "schedule", "warmup_steps", "weight_decay", "beta1", "beta2", "eps", "max_grad_norm"}
+"""Options in which stacked runs may differ, besides those that only methods have."""
+
+
+def stack_key(config: RunConfig) -> tuple | None:
+    """Runs of equal keys can be stacked: they agree in model, data, batches and arithmetic. None: the run is to be alone."""
+    if not config.method_options.stacks or not config.steps:
+        return None
+    differing = OWN_OPTIONS | METHOD_OPTIONS
+    return tuple(sorted((name, value) for name, value in config.flat().items() if name not in differing))
+
+
+class StackedEmbedding(nn.Module):
+    """The input embeddings of several runs: equal blocks of rows, one a run, pass through one each."""
+
+    def __init__(self, hooks: Sequence[PromptedEmbedding]):
+        super().__init__()
+        self.hooks = nn.ModuleList(hooks)
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen table, as transformers asks for it."""
+        return self.hooks[0].weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [R * B, T], the prompt's ids being those of the row's run -> embeddings [R * B, T, D]."""
+        return torch.cat([hook(block) for hook, block in zip(self.hooks, ids.chunk(len(self.hooks)), strict=True)])
+
+
+class Stack:
+    """Runs whose batches are computed together: sessions on light copies of one model. A single run is a stack of one."""
+
+    def __init__(self, sessions: Sequence[Session]):
+        self.sessions = tuple(sessions)
+        first = self.sessions[0]
+        self.device, self.prefix = first.device, max(session.shared_prefix for session in self.sessions)
+        self.hooks = [m for session in self.sessions for m in session.model.modules() if isinstance(m, PromptedEmbedding)]
+        if len(self.sessions) > 1:
+            self.owner, self.embedding = input_embedding_owner(first.model), StackedEmbedding(self.hooks)
+
+    def losses(self, batches: Sequence[dict[str, Tensor]]) -> Tensor:
+        """One batch of each run, on the host -> [R], the mean loss over each run's target tokens."""
+        first = self.sessions[0]
+        batch = join_batches(batches, [session.shared_prefix for session in self.sessions])
+        if self.device.type == "cuda":
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        with self.joined_embedding(), first.autocast():
+            losses = first.batch_losses(first.model, batch, self.prefix, len(self.sessions))
+        for hook in self.hooks:
+            hook.forget()
+        return losses
+
+    @contextlib.contextmanager
+    def joined_embedding(self) -> Iterator[None]:
+        """Inside, the first run's model has the embeddings of all runs."""
+        if len(self.sessions) == 1:
+            yield
+            return
+        single = self.owner.get_input_embeddings()
+        self.owner.set_input_embeddings(self.embedding)
+        try:
+            yield
+        finally:
+            self.owner.set_input_embeddings(single)

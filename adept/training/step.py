@@ -1,0 +1,80 @@
+"""One optimizer step: of a run, or of several runs stacked on one frozen model.
+
+The batches of stacked runs pass through the model together, each row with its own run's prompt and offset. Nothing that is trained is
+shared, so the gradient of the sum of the runs' losses is each run's own gradient: stacked runs are separate runs up to the order of
+summation. Dropout inside the model is the exception: a stacked run draws other masks than it would alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adept.base import distributed
+from adept.data.batches import Batch
+from adept.training.optim import set_rates
+from adept.training.session import Session
+from adept.training.stack import Stack
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What a run's next optimizer step works on: its grad_accum batches, and the schedule's multiplier of its rates."""
+
+    session: Session
+    optimizer: torch.optim.Optimizer
+    batches: tuple[Batch, ...]
+    multiplier: float
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a run's optimizer step came to."""
+
+    loss: Tensor
+    """The mean of its batches', on the device: reading it would stall a GPU."""
+    seconds: float
+    """The run's share of the step."""
+    runs: int
+    """How many runs were computed together."""
+
+
+def next_step_input(session: Session, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], multiplier: float) -> StepInput:
+    """The input of a step on the next --grad_accum of `batches`."""
+    return StepInput(session, optimizer, tuple(itertools.islice(batches, session.config.grad_accum)), multiplier)
+
+
+def optimized_parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """What the optimizer updates, in its order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def train_step(inputs: Sequence[StepInput], stack: Stack | None = None) -> list[StepResult]:
+    """One optimizer step of each run, in forward passes of all together.
+
+    The runs must agree in grad_accum, precision and what else the model's arithmetic depends on. stack: the runs' own, where it is at
+    hand.
+    """
+    started = time.perf_counter()
+    stack = stack or Stack([step.session for step in inputs])
+    accumulated = len(inputs[0].batches)
+    total = torch.zeros(len(inputs), device=stack.device)
+    for batches in zip(*(step.batches for step in inputs), strict=True):
+        losses = stack.losses([batch.inputs for batch in batches]) / accumulated
+        losses.sum().backward()
+        total = total + losses.detach()
+    gradients = [p.grad for step in inputs for p in optimized_parameters(step.optimizer) if p.grad is not None]
+    distributed.all_reduce_sum([total, *gradients])
+    for step in inputs:
+        set_rates(step.optimizer, step.multiplier)
+        if norm := step.session.config.max_grad_norm:
+            nn.utils.clip_grad_norm_(optimized_parameters(step.optimizer), norm)
+        step.optimizer.step()
+        step.optimizer.zero_grad(set_to_none=True)
+    share = (time.perf_counter() - started) / len(inputs)
+    return [StepResult(loss, share, len(inputs)) for loss in total]
