@@ -76,7 +76,7 @@ class Task:
         if self.runs_code and not config.allow_code_execution:
             raise UserError(
                 f"task '{self.name}' is scored by running programs that a model wrote: add --allow_code_execution to permit it "
-                "(adept/sandbox.py confines them)"
+                "(adept/metrics/sandbox confines them)"
             )
 
     def labels(self, config: RunConfig) -> tuple[str, ...] | None:
