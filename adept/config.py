@@ -255,7 +255,7 @@ class RunConfig:
     fold: bool = option(False, "evaluate with ADePT's network folded into the embedding table; results change by rounding", place=False)
     eval_batch_size: int = option(64, "examples per batch at evaluation", minimum=1, place=True)
     compare_scoring: bool = option(False, "score the test set by generation and by likelihood, and record how often they agree", place=True)
-    allow_code_execution: bool = option(False, "permit scoring to run generated programs, in adept/metrics/sandbox's confinement", place=True)
+    allow_code_execution: bool = option(False, "permit scoring to run generated programs, confined by adept/metrics/sandbox", place=True)
     log_every: int = option(10, "steps between points of the training loss", minimum=1, place=True)
     save_every: int = option(
         1000,
