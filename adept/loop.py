@@ -25,9 +25,9 @@ from adept.early import EarlyStopped
 from adept.embedding import PromptedEmbedding
 from adept.methods import METHODS
 from adept.metrics import Answers, score
+from adept.metrics.sandbox import require_protection
 from adept.optim import make_optimizer, parameter_groups, schedule
 from adept.resume import Checkpoints, TrainState
-from adept.metrics.sandbox import require_protection
 from adept.step import Batch, Stack, Step, Work, batch_losses, compiled, make_batch, next_work, train_step
 from adept.stop import Signals, Stopped
 from adept.tasks import Task, task_of

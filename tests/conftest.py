@@ -105,6 +105,14 @@ def measure():
 
 
 @pytest.fixture
+def only_seccomp(monkeypatch):
+    """The sandbox finds no layer but seccomp."""
+    from adept.metrics.sandbox import caller
+
+    monkeypatch.setattr(caller, "available_layers", lambda: {"namespaces": False, "landlock": False, "seccomp": True})
+
+
+@pytest.fixture
 def shared() -> Path:
     """The folder beside the checkout with complete official data; tests that need it are skipped elsewhere."""
     if not SHARED.is_dir():

@@ -101,8 +101,9 @@ RIGHT = {
         "    heap = [3, x, 2]\n    heapq.heapify(heap)\n"
         "    return [math.gcd(12, 18), re.findall(r'\\d+', 'a1b22'), list(itertools.accumulate([1, 2])), heap[0],\n"
         "            sys.maxsize, collections.Counter('aa')['a'],\n"
-        "            functools.reduce(operator.add, [1, 2]), str(datetime.date(2020, 2, 28) +\n"
-        "            datetime.timedelta(2)), bisect.bisect([1, 3], 2), cmath.sqrt(-1), statistics.mean([1, 3]), string.digits]",
+        "            functools.reduce(operator.add, [1, 2]),\n"
+        "            str(datetime.date(2020, 2, 28) + datetime.timedelta(2)), bisect.bisect([1, 3], 2),\n"
+        "            cmath.sqrt(-1), statistics.mean([1, 3]), string.digits]",
         mbxp("candidate(1) == [6, ['1', '22'], [1, 3], 1, 2**63 - 1, 2, 3, '2020-03-01', 1, 1j, 2, '0123456789']"),
     ),
 }
