@@ -8,6 +8,6 @@ if ! command -v nvidia-smi >/dev/null && ! grep -qE 'avx512_bf16|amx_bf16|bf16' 
     precision=(--precision fp32)
 fi
 arguments=(configs/quickstart.yaml --results_dir results/quickstart "${precision[@]}" "$@")
-python -m adept.bundled
+python -m adept fetch
 python -m adept sweep "${arguments[@]}"
 python -m adept report "${arguments[@]}"

@@ -93,6 +93,25 @@ def world(model_folders, data_dir, trained, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def measure():
+    """measure(name, predictions, gold, labels, groups): a metric of rows with one reference each."""
+    from adept.metrics import METRICS, Answers
+
+    def measure(name, predictions, gold, labels=("0", "1"), groups=None):
+        return METRICS[name](Answers(predictions, [(g,) for g in gold], labels, groups))
+
+    return measure
+
+
+@pytest.fixture
+def only_seccomp(monkeypatch):
+    """The sandbox finds no layer but seccomp."""
+    from adept.metrics.sandbox import caller
+
+    monkeypatch.setattr(caller, "available_layers", lambda: {"namespaces": False, "landlock": False, "seccomp": True})
+
+
 @pytest.fixture
 def shared() -> Path:
     """The folder beside the checkout with complete official data; tests that need it are skipped elsewhere."""

@@ -20,7 +20,7 @@ from adept.results import git_state, write_atomically  # noqa: E402
 GROUPS = {
     "mistakes in flags, YAML, data, adapters and records": ("tests/test_bad_input.py",),
     "other people's files and secrets": ("tests/test_security.py",),
-    "programs in the sandbox, right, wrong and hostile": ("tests/test_sandbox.py",),
+    "programs in the sandbox, right, wrong and hostile": ("tests/metrics/test_sandbox.py", "tests/metrics/test_sandbox_attacks.py"),
     "full disks, folders that cannot be written to, too little memory": ("tests/test_trouble.py",),
     "runs killed and resumed bit for bit, checkpoints that must be refused": ("tests/test_resume.py",),
     "claims of living and dead processes": ("tests/test_claims.py",),

@@ -15,7 +15,7 @@ from adept.report import View, build, markdown, table_csv
 from adept.sweep import load_table
 from adept.tasks import overview, protocols
 
-SOURCES = sorted([*(ROOT / "adept").glob("*.py"), ROOT / "train.py"])
+SOURCES = sorted([*(ROOT / "adept").rglob("*.py"), ROOT / "train.py"])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 THEORY = ROOT / "results" / "tables" / "theory.json"
 
@@ -80,7 +80,7 @@ def test_readme_commands_resolve():
         resolve(parse(command_line(""), shlex.split(command))[0])
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_methods_and_families_are_known_in_one_file_only(path):
     text = path.read_text(encoding="utf-8")
     if path.name != "methods.py":

@@ -1,4 +1,4 @@
-"""MBPP end to end on tiny decoder-only models: prompt forms, lengths, sampling, both scores."""
+"""MBPP end to end on tiny decoder-only models: prompt forms, lengths, sampling."""
 
 import json
 
@@ -9,16 +9,9 @@ from conftest import fixture_rows
 from adept import loop
 from adept.config import UserError
 from adept.data import load_data
-from adept.metrics import METRICS, Answers, score
+from adept.metrics import Answers, score
 from adept.tasks import task_of
 from adept.text import function_body
-
-DOUBLE = ('\n\ndef double(n):\n\t"""\n\tDouble it.\n\t"""\n', "def check(candidate):\n    assert candidate(4) == 8\n", "double")
-RIGHT, WRONG = "\treturn 2 * n\n", "\treturn n\n"
-
-
-def code_answers(predictions, groups=None, cleanup="return"):
-    return Answers(predictions, [DOUBLE] * len(predictions), groups=groups, cleanup=cleanup)
 
 
 @pytest.fixture
@@ -32,31 +25,14 @@ def mbpp(make_config):
     return make
 
 
-def test_both_scores_count_versions_as_the_paper_does():
-    """Junk after the return fails stage 1 and passes stage 2: half a pass in the paper's score, none in the plain one."""
-    junk = "\treturn 2 * n   oh well\n"
-    cut = "\treturn 2 * n\nprint('bye')"  # stage 1 takes what begins with a stop word
-    scores = score(("pass@1_two_versions", "pass@1", "pass@10"), code_answers([RIGHT, WRONG, junk, cut]))
-    assert scores == {"pass@1_two_versions": 100 * 5 / 8, "pass@1": 50.0}
-
-
-def test_llamas_second_version_drops_stray_lines():
-    stray = ":::\n  return 2 * n"
-    assert METRICS["pass@1_two_versions"](code_answers([stray], cleanup="lines")) == 50
-    assert METRICS["pass@1_two_versions"](code_answers([stray], cleanup="return")) == 0
-
-
-def test_ten_samples_give_pass_at_10():
-    answers = code_answers([RIGHT] + [WRONG] * 9 + [WRONG] * 10, groups=["a"] * 10 + ["b"] * 10)
-    assert METRICS["pass@10"](answers) == 50
-    assert METRICS["pass@1"](answers) == pytest.approx(5)
-
-
 def test_the_fixtures_own_solutions_pass(mbpp):
     config = mbpp()
     rows = fixture_rows("mbpp")
     targets, references = zip(*(function_body(row, config) for row in rows), strict=True)
-    assert score(("pass@1_two_versions", "pass@1"), Answers(targets, references)) == {"pass@1_two_versions": 100, "pass@1": 100}
+    assert score(("pass@1_two_versions", "pass@1"), Answers(targets, references)) == {
+        "pass@1_two_versions": 100,
+        "pass@1": 100,
+    }
 
 
 @pytest.mark.parametrize("family", ["llama", "codegen"])

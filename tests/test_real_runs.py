@@ -7,7 +7,7 @@ from conftest import SHARED
 
 from adept.config import UserError, resolve
 from adept.loop import run
-from adept.sandbox import require_protection
+from adept.metrics.sandbox import require_protection
 from adept.tasks import TASKS, Split
 
 

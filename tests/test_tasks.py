@@ -22,6 +22,7 @@ from adept import text
 from adept.config import UserError, resolve
 from adept.data import Codec, Example, load_data, load_rows, render, split_rows
 from adept.loop import open_session
+from adept.metrics.completions import clean_completion, indentation
 from adept.tasks import GROUPS, TASKS, Split, find_task, task_names, task_of, task_specific_fields
 
 
@@ -282,7 +283,7 @@ def test_free_text_has_no_labels_and_the_same_targets_with_words(name):
 
 def test_the_fixtures_programs_pass_their_own_tests():
     for row in fixture_rows("mbpp"):
-        for code, fails in ((row["canonical_solution"], None), (text.indentation(row["canonical_solution"]) + "pass", AssertionError)):
+        for code, fails in ((row["canonical_solution"], None), (indentation(row["canonical_solution"]) + "pass", AssertionError)):
             scope: dict[str, Any] = {}
             exec(row["prompt"] + code + row["test"], scope)
             with pytest.raises(fails) if fails else contextlib.nullcontext():
@@ -450,11 +451,11 @@ def test_mbpps_original_form_describes_the_task_and_shows_its_tests(tmp_path):
 
 def test_llama3s_samples_are_freed_of_lines_and_the_others_end_at_return():
     sample = "  // adds one\n  x += 1\n  return x\n  x = 0"
-    assert text.clean_completion(sample, "def f(x):\n    '''Adds.'''\n", config_of("mbpp").mbpp_cleanup) == (
+    assert clean_completion(sample, "def f(x):\n    '''Adds.'''\n", config_of("mbpp").mbpp_cleanup) == (
         "  // adds one\n  x += 1\n  return x"
     )
     llama = config_of("mbpp", model="llama3-8b")
-    assert text.clean_completion(sample, "def f(x):\n    '''Adds.'''\n", llama.mbpp_cleanup) == "    x += 1\n    return x\n    x = 0"
+    assert clean_completion(sample, "def f(x):\n    '''Adds.'''\n", llama.mbpp_cleanup) == "    x += 1\n    return x\n    x = 0"
     assert config_of("mbpp", model="llama3-8b", mbpp_cleanup="return").mbpp_cleanup == "return"
 
 
@@ -658,22 +659,6 @@ def test_the_original_programs_are_called_as_the_other_form_calls_them(shared):
     assert all(ast.parse(e.target.removesuffix("[DONE]")) and ast.parse(e.references[1]) for e in examples)
 
 
-def test_clean_up_keeps_every_correct_program_a_program(shared):
-    config = config_of("mbpp", data_dir=str(shared / "data"))
-    rows, _, _ = load_rows(TASKS["mbpp"], "mbxp_mbpp_release_v1", config)
-    cut, broken = set(), set()
-    for row in rows:
-        first = text.cut_completion(row["canonical_solution"], body=True)
-        cut |= {row["task_id"]} if first != row["canonical_solution"] else set()
-        for code in (first, *(text.clean_completion(first, row["prompt"], cleanup) for cleanup in ("return", "lines"))):
-            try:
-                ast.parse(row["prompt"] + code)
-            except SyntaxError:
-                broken.add(row["task_id"])
-    assert cut == {"MBPP/223", "MBPP/717", "MBPP/940"}  # which hold a second function
-    assert broken == {"MBPP/64", "MBPP/966"}  # whose docstrings are not indented, so that no completion is right
-
-
 def test_references_are_cut_as_predictions_are(t5):
     words = ("one two three four five six seven eight nine " * 3).split()
     answer, kept = " ".join(words), " ".join(words[:19])  # 20 tokens with EOS
@@ -739,80 +724,6 @@ def test_punctuation_is_padded_and_letters_digits_and_accents_are_not(plain, pad
 )
 def test_a_span_is_marked_at_its_word_and_nowhere_else(plain, span, index, marked):
     assert text.mark(plain, span, index, "*") == marked
-
-
-BODY_STOPS = ["\ndef", "\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```", "<｜end▁of▁sentence｜>"]  # LoPA's
-PROGRAM_STOPS = ["[DONE]", "\nassert", "\nprint", "\n```", "\n<|/"]
-
-
-@pytest.mark.parametrize(("stop", "body"), [*((stop, True) for stop in BODY_STOPS), *((stop, False) for stop in PROGRAM_STOPS)])
-def test_a_completion_ends_at_a_stop_word(stop, body):
-    kept = "    if x:\n        print(x)\n    return 'def class assert'"
-    for junk in (stop, f"{stop} more\n{stop}", f"{stop} a" + "".join(BODY_STOPS + PROGRAM_STOPS)):
-        assert text.cut_completion(kept + junk, body=body) == kept
-    assert text.cut_completion(kept, body=body) == kept
-    assert text.cut_completion(stop, body=body) == ""
-
-
-def test_a_whole_program_may_hold_functions_classes_and_conditions():
-    program = "import re\nclass A:\n  pass\ndef f():\n  return 1\nif True:\n  x = f()\n"
-    assert text.cut_completion(f"{program}[DONE]\n", body=False) == program
-    assert text.cut_completion(program, body=True) == "import re"
-
-
-@pytest.mark.parametrize(
-    ("completion", "kept"),
-    [
-        ("    return x", "    return x"),
-        ("    return x\n\nThis function\n    is good", "    return x"),
-        ("\treturn x\n\ty = 1", "\treturn x"),
-        ("    y = 1\n    return y\n    return 2", "    y = 1\n    return y"),
-        ("\n    return x\n    y", "\n    return x"),
-        # nested: the last return at the body's depth or below it ends the body
-        ("    if x:\n        return 1\n    return 2\n    junk", "    if x:\n        return 1\n    return 2"),
-        ("    if x:\n        return 1\n    else:\n        return 2\n    junk", "    if x:\n        return 1\n    else:\n        return 2"),
-        ("    def g(y):\n        return y\n    return g(x)\njunk", "    def g(y):\n        return y\n    return g(x)"),
-        ("    if x:\n        return 1\nreturn 2", "    if x:\n        return 1"),  # the second stands outside of the function
-        # over several lines
-        ("    return [\n        1,\n\n        2,\n    ]\njunk", "    return [\n        1,\n\n        2,\n    ]"),
-        ('    return """a\nb"""\njunk', '    return """a\nb"""'),
-        ("    return x + \\\n        y\njunk", "    return x + \\\n        y"),
-        # junk on the line itself
-        ("    return x }} and so on", "    return x"),
-        ("    return x  # why not", "    return x  # why not"),
-        ("    return (x", "    return"),
-        ("    return", "    return"),
-        # no return
-        ("    print(x)\n    x.sort()", "    print(x)\n    x.sort()"),
-        ("    returned = 1\n    x", "    returned = 1\n    x"),
-        ("", ""),
-        ("\n \n", "\n \n"),
-    ],
-)
-def test_nothing_follows_the_return_that_ends_the_body(completion, kept):
-    assert text.end_at_return(completion) == kept
-
-
-TABS, BLANKS = 'def f(x):\n\t"""\n\tAdds one.\n\t"""\n', 'def f(x):\n    """\n    Adds one.\n    """\n\n'
-
-
-@pytest.mark.parametrize(
-    ("completion", "before", "kept"),
-    [
-        ("    x += 1\n    return x", BLANKS, "    x += 1\n    return x"),
-        (": int\n// adds\n.x\n    # adds\n    return x  // 2\n    .5\n   :param", BLANKS, "    # adds\n    return x  // 2"),
-        ("x += 1\nreturn x", BLANKS, "    x += 1\n    return x"),
-        ("  if x:\n    return 1\n\n  return x", BLANKS, "    if x:\n      return 1\n\n    return x"),
-        ("        return x", BLANKS, "    return x"),
-        ("    if x:\n        return 1\n    return x", TABS, "\tif x:\n\t    return 1\n\treturn x"),
-        ("\n  \n  return x", TABS, "\n  \n\treturn x"),
-        ("\tif x:\n\t\treturn 1", BLANKS, "    if x:\n    \treturn 1"),
-        ("", BLANKS, ""),
-        (":\n//\n.", BLANKS, ""),
-    ],
-)
-def test_stray_lines_go_and_the_body_stands_as_deep_as_the_docstring(completion, before, kept):
-    assert text.drop_debris(completion, before) == kept
 
 
 def test_the_function_under_test_is_the_last_one_that_the_tests_call():
