@@ -515,7 +515,7 @@ def complete(config: RunConfig, signals: Signals, stop: Judge | None, shared: di
         if agreement is not None:
             record["scoring_agreement"] = agreement
         if config.measure_offsets:
-            from adept.analysis import offset_statistics
+            from adept.offset_statistics import offset_statistics
 
             record["offsets"] = offset_statistics(session, data.train)
         checkpoint.save(folder, session)
