@@ -118,3 +118,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no ../shared beside the checkout")
     return SHARED
+
+
+@pytest.fixture
+def tiny_bench(monkeypatch) -> None:
+    """The bench's models and profiles made tiny (tests/tiny_bench.py)."""
+    from tiny_bench import shrink
+
+    shrink(monkeypatch)

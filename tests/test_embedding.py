@@ -5,50 +5,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FAMILIES, fixture_rows, make_model
+from conftest import FAMILIES, make_model
+from explicit_formulas import examples, explicit_inputs, filled_session
 from torch import nn
 
 from adept import embedding
-from adept.data import IGNORED, Example
+from adept.data import IGNORED
 from adept.loop import open_session
-from adept.tasks import TASKS
 
 PROMPT_METHODS = ("pt", "dept", "adept", "dept_relu")
-
-
-def filled_session(make_config, family, method, **fields):
-    """A session whose trained parameters are random, so that no term of a formula is zero."""
-    session = open_session(make_config(family, method, **fields))
-    torch.manual_seed(7)
-    with torch.no_grad():
-        for name, parameter in session.trainables.items():
-            parameter.normal_(std=0.5 if name.endswith("prompt") else 0.2)
-    session.model.eval()
-    return session
-
-
-def examples(session, task="rte"):
-    rows = [TASKS[task].source(row, session.config) for row in fixture_rows(task)]
-    return session.codec.encode([Example(str(i), row, str(i % 2), ()) for i, row in enumerate(rows)])
-
-
-def explicit_inputs(session, ids):
-    """[P ; E + offset] of one row of ids without prompt, by Eq. 1-4, one token at a time."""
-    hook = next(m for m in session.model.modules() if isinstance(m, embedding.PromptedEmbedding))
-    rows = []
-    for position, token in enumerate(ids):
-        e = hook.base.weight[token]
-        match session.config.method:
-            case "adept":
-                o = hook.offset
-                e = e + (F.relu(e @ o.w_down + o.b_1) @ o.w_up + o.b_2)
-            case "dept_relu":
-                e = e + F.relu(e @ hook.offset.w_down) @ hook.offset.w_up
-            case "dept" if position < session.config.offset_len:
-                scale = session.config.offset_alpha / math.sqrt(session.config.rank) if session.config.offset_alpha else 1
-                e = e + scale * (hook.offset.a @ hook.offset.b)[position]
-        rows.append(e)
-    return torch.cat([hook.prompt, torch.stack(rows)])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from adept import analysis
+from adept.analysis import theory_markdown
 from adept.config import command_line, parse, resolve
 from adept.report import View, build, markdown, table_csv
 from adept.sweep import load_table
@@ -49,10 +49,10 @@ def test_committed_tables_are_made_from_the_run_records():
 
 
 def test_table_of_the_theory_is_made_from_its_measures():
-    made = analysis.markdown(json.loads(THEORY.read_text(encoding="utf-8")))
+    made = theory_markdown(json.loads(THEORY.read_text(encoding="utf-8")))
     block = re.search(r"<!-- table: theory -->\n(.*?)<!-- end -->", README, re.DOTALL).group(1)
     assert block == made == THEORY.with_suffix(".md").read_text(encoding="utf-8"), (
-        "run: python -m adept.analysis, and put it into README.md"
+        "run: python -m adept theory, and put it into README.md"
     )
     for row in json.loads(THEORY.read_text(encoding="utf-8"))["rows"]:
         assert row["from"] in (None, "random") or (ROOT / "results" / "runs" / row["from"] / "adapter.safetensors").is_file()

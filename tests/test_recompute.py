@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from adept import footprint, loop, step
+from adept import loop, step
+from adept.bench.memory import count_step
 from adept.data import load_data
 
 
@@ -44,7 +45,7 @@ def test_less_is_kept_and_the_run_is_the_same(make_config, tmp_path, family):
     saved = []
     for session, batch in (plain, checkpointed):
         stack = step.Stack([session])
-        saved.append(footprint.count_step(session.model, lambda: stack.losses([batch.inputs]).sum()).saved)  # noqa: B023
+        saved.append(count_step(session.model, lambda: stack.losses([batch.inputs]).sum()).saved)  # noqa: B023
     assert 2 * saved[1] < saved[0]
     assert plain[0].config.run_id == checkpointed[0].config.run_id
     history = [

@@ -3,14 +3,25 @@
 import pytest
 from torch.profiler import profile
 
-from adept import bench, footprint, loop, models, step
+from adept.bench.memory import StepMemory, count_run, count_step, largest_batch
+from adept.bench.synthetic import DigitTokenizer
+from adept.commands.bench import main
 from adept.config import resolve
 from adept.data import Example
+from adept.loop import adapt
+from adept.models import random_model, spare
+from adept.step import Stack, make_batch
 
 SMALL = {
     "t5-small": {"num_layers": 2, "vocab_size": 2000},
     "codegen-350m": {"n_layer": 2, "n_embd": 256, "n_head": 4, "vocab_size": 2000},
-    "llama3-8b": {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 700, "num_attention_heads": 8, "vocab_size": 2000},
+    "llama3-8b": {
+        "num_hidden_layers": 2,
+        "hidden_size": 256,
+        "intermediate_size": 700,
+        "num_attention_heads": 8,
+        "vocab_size": 2000,
+    },
 }
 
 
@@ -33,12 +44,12 @@ def test_counted_peak_is_the_allocators(name, checkpointed):
         {"task": "rte", "model": name, "device": "cpu", "max_source_len": 128, "prompt_init_vocab": 100,
          "checkpoint_activations": checkpointed}
     )  # fmt: skip
-    model = models.spare(models.random_model(name, **SMALL[name]))
-    session = loop.adapt(config, model, bench.Digits())
+    model = spare(random_model(name, **SMALL[name]))
+    session = adapt(config, model, DigitTokenizer())
     rows = [Example("", "", "", (), source_ids=(2,) * length, target_ids=(2,) * 3) for length in (128, 120, 128, 90)]
-    batch = step.make_batch(session.codec, rows)
+    batch = make_batch(session.codec, rows)
     session.model.train()
-    stack = step.Stack([session])
+    stack = Stack([session])
 
     def train() -> None:
         stack.losses([batch.inputs]).sum().backward()
@@ -46,16 +57,20 @@ def test_counted_peak_is_the_allocators(name, checkpointed):
 
     train()
     measured = allocated(train)
-    count = footprint.count_step(session.model, lambda: stack.losses([batch.inputs]).sum())
+    count = count_step(session.model, lambda: stack.losses([batch.inputs]).sum())
     assert count.peak == pytest.approx(measured, rel=1e-3)
     assert 0 < count.saved <= count.peak
-    assert count.weights == sum(t.numel() * t.element_size() for t in {*session.model.parameters(), *session.model.buffers()})
+    assert count.weights == sum(
+        t.numel() * t.element_size() for t in {*session.model.parameters(), *session.model.buffers()}
+    )
     assert count.optimizer == 8 * sum(p.numel() for p in session.trainables.values())
 
 
-def counted(rows: int = 4, **fields) -> tuple[footprint.Count, int]:
-    config = resolve({"task": "rte", "model": "t5-small", "batch_size": rows, "grad_accum": 1, "max_source_len": 64, **fields})
-    return footprint.count_run(config, bench.Digits())
+def counted(rows: int = 4, **fields) -> tuple[StepMemory, int]:
+    config = resolve(
+        {"task": "rte", "model": "t5-small", "batch_size": rows, "grad_accum": 1, "max_source_len": 64, **fields}
+    )
+    return count_run(config, DigitTokenizer())
 
 
 def test_a_step_on_the_meta_device_is_counted_as_on_a_gpu():
@@ -66,7 +81,7 @@ def test_a_step_on_the_meta_device_is_counted_as_on_a_gpu():
     assert logits == 4 * 4 * 3 * 32128  # four rows of "0" (two tokens) and EOS
     assert checkpointed.saved < plain.saved / 4 and checkpointed.peak < plain.peak
     assert half.weights < 0.51 * plain.weights and half.peak < plain.peak
-    # Nothing of the size of attention weights, heads x tokens^2 floats a row and layer, is kept but the bias that masks them.
+    # No attention weights are kept (heads x tokens^2 floats a row and layer), only the bias that masks them.
     longer, _ = counted(max_source_len=128)
     assert longer.saved < 2.5 * plain.saved
 
@@ -74,15 +89,17 @@ def test_a_step_on_the_meta_device_is_counted_as_on_a_gpu():
 def test_the_largest_batch_fits_and_one_more_does_not():
     config = resolve({"task": "rte", "model": "t5-small", "grad_accum": 1, "max_source_len": 64})
     room = 10**9
-    rows = footprint.largest_batch(config, bench.Digits(), room)
+    rows = largest_batch(config, DigitTokenizer(), room)
     assert counted(rows)[0].total <= room < counted(rows + 1)[0].total
-    assert footprint.largest_batch(config, bench.Digits(), 10**8) == 0
+    assert largest_batch(config, DigitTokenizer(), 10**8) == 0
 
 
 def test_the_table_says_that_it_is_a_count(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench, "MEMORY", (("t5-small", "rte"),))
-    monkeypatch.setattr(footprint, "largest_batch", lambda *_: 7)
-    assert bench.main(["--only", "memory", "--out", str(tmp_path / "performance")]) == 0
+    monkeypatch.setattr("adept.commands.bench.COUNTED_MODELS", (("t5-small", "rte"),))
+    monkeypatch.setattr("adept.bench.memory.largest_batch", lambda *_: 7)
+    assert main(["--only", "memory", "--out", str(tmp_path / "performance")]) == 0
     page = (tmp_path / "performance.md").read_text()
     assert "a count, not a measurement" in page and page.count("| t5-small | rte |") == 4
-    assert page.splitlines()[3:] and page.split("-->\n")[1].split("<!--")[0] == capsys.readouterr().out.rstrip("\n") + "\n"
+    assert (
+        page.splitlines()[3:] and page.split("-->\n")[1].split("<!--")[0] == capsys.readouterr().out.rstrip("\n") + "\n"
+    )

@@ -1,0 +1,65 @@
+"""The released code's way to compute: padding, attention, logits and evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adept.data import IGNORED, Codec, Example
+from adept.loop import Session, generate
+
+
+@dataclass(frozen=True)
+class ReleasedCodec(Codec):
+    """Pads every source to the limit and every target to the longest.
+
+    Rows of causal models have a label at every position, so that logits are computed at every position; most labels
+    are IGNORED.
+    """
+
+    def train_batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        batch = super().train_batch(examples)
+        labels, positions = batch.pop("labels"), batch.pop("logits_to_keep", None)
+        if positions is None:
+            return {**batch, "labels": F.pad(labels, (0, self.max_target_len - labels.shape[1]), value=IGNORED)}
+        batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
+        batch["labels"][:, positions + 1] = batch.pop("shift_labels")
+        return batch
+
+
+def use_released_way(session: Session) -> Session:
+    """The session with the released code's padding, attention and loss. Sets the attention of its model in place."""
+    session.model.set_attn_implementation("eager")
+    fields = {field.name: getattr(session.codec, field.name) for field in dataclasses.fields(session.codec)}
+    codec = ReleasedCodec(**fields | {"multiple": session.codec.max_width})
+    return dataclasses.replace(session, codec=codec, batch_losses=released_losses)
+
+
+def released_losses(model: nn.Module, batch: dict[str, Tensor], *_) -> Tensor:
+    """[1]: the loss that the model itself computes from the labels."""
+    return model(**{name: tensor for name, tensor in batch.items() if name != "targets"}).loss[None]
+
+
+@torch.no_grad()
+def released_predict(session: Session, examples: list[Example]) -> list[str]:
+    """The predicted strings, in the order of the examples.
+
+    Each batch is generated with up to --max_new_tokens and then passes through the model again for the evaluation loss.
+    """
+    session.model.eval()
+    texts, size = [], session.config.eval_batch_size
+    for start in range(0, len(examples), size):
+        rows = examples[start : start + size]
+        source, labelled = (
+            {name: ids.to(session.device) for name, ids in make_batch(rows).items()}
+            for make_batch in (session.codec.source_batch, session.codec.train_batch)
+        )
+        texts += generate(session, source)
+        session.model(**labelled).loss.item()
+    session.model.train()
+    return texts

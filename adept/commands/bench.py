@@ -1,0 +1,111 @@
+"""Times the released code's way of training and evaluating against this project's, in turns in one run.
+
+python -m adept bench                                                  T5-small's shape and SmolLM2-135M on the CPU
+python -m adept bench --device cuda --models t5-base t5-3b --style released ours bf16 compiled --out results/performance
+python -m adept bench --only memory                                    counts what a step of the paper's models needs
+
+Weights are random and of the true shape; sources have the lengths of the tasks' real rows under T5's tokenizer.
+Ratios are medians over the repeats; in each repeat every style does the same work once. A step has 32 rows (the
+paper: 16 x 2 on large tasks). --out NAME updates NAME.json and the tables in NAME.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from adept.bench import (
+    count_models_memory,
+    measure_inference,
+    measure_model,
+    performance_markdown,
+    save_performance,
+)
+from adept.bench.memory import COUNTED_MODELS
+from adept.bench.profiles import PROFILES, STYLES
+from adept.bench.report import describe_machine
+from adept.config import OneLineParser, UserError, nearest
+from adept.loop import pick_device
+from adept.models import BUNDLED, SHAPES
+
+MODELS = [*SHAPES, BUNDLED]
+PARTS = ("step", "eval", "cycle", "inference", "memory")
+
+
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="python -m adept bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 [cpu]")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        help=f"of {', '.join(MODELS)} [cpu: t5-small and smollm2-135m; else t5-base]",
+    )
+    parser.add_argument(
+        "--profiles",
+        nargs="+",
+        metavar="PROFILE",
+        help=f"of {', '.join(PROFILES)} [cpu: rte sst2 boolq; else all; smollm2-135m: movie_reviews]",
+    )
+    parser.add_argument(
+        "--style",
+        nargs="+",
+        default=["released", "ours"],
+        help=f"of {', '.join(STYLES)}; ratios are to the first [released ours]",
+    )
+    parser.add_argument("--only", nargs="+", metavar="PART", default=list(PARTS), help=f"of {', '.join(PARTS)} [all]")
+    parser.add_argument("--repeats", type=int, default=3, help="the number of repeats, whose median is reported [3]")
+    parser.add_argument("--out", metavar="NAME", help="update NAME.json and NAME.md")
+    return parser
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options, with the defaults of the device. Raises UserError for an unknown name or a number out of range."""
+    options = make_parser().parse_args(arguments)
+    on_cpu = options.device == "cpu"
+    synthetic = [name for name, profile in PROFILES.items() if profile.deciles]
+    options.models = options.models or (["t5-small", BUNDLED] if on_cpu else ["t5-base"])
+    options.profiles = options.profiles or (["rte", "sst2", "boolq"] if on_cpu else synthetic)
+    for words, known in (
+        (options.models, MODELS),
+        (options.profiles, PROFILES),
+        (options.style, STYLES),
+        (options.only, PARTS),
+    ):
+        for word in words:
+            if word not in known:
+                raise UserError(f"unknown name '{word}'; {nearest(word, known)}")
+    if options.repeats < 1:
+        raise UserError(f"--repeats must be >= 1, not {options.repeats}")
+    return options
+
+
+def measure(options: argparse.Namespace) -> dict:
+    """Measures what the options name, reports progress on stderr, and saves after each model if there is an --out."""
+    device, parts = pick_device(options.device), set(options.only)
+    result: dict = {"machine": describe_machine(device), "rows": [], "inference": [], "memory": []}
+    for name, task in COUNTED_MODELS if "memory" in parts else []:
+        result["memory"] += count_models_memory(name, task)
+        print(f"counted {name}, {task}", file=sys.stderr, flush=True)
+    for name in options.models:
+        profiles = options.profiles if name != BUNDLED else ["movie_reviews"]
+        for profile in profiles if parts & {"step", "eval", "cycle"} else []:
+            result["rows"] += measure_model(name, profile, options.style, parts, options.repeats, device)
+            print(f"measured {name}, {profile}", file=sys.stderr, flush=True)
+        if "inference" in parts and name != BUNDLED:
+            result["inference"] += measure_inference(name, "sst2", options.repeats, device)
+        if options.out:
+            save_performance(options.out, device.type, result)
+    return result
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command. Returns 0, or 2 after a user's mistake."""
+    try:
+        print(performance_markdown(measure(parse(arguments))))
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

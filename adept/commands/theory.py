@@ -1,0 +1,65 @@
+"""Measures the first layer's attention of frozen models, of trained adapters and of a random T5 (Section 3.4, Eq. 5-8).
+
+python -m adept theory [--model NAME] [--adapters RUN_ID ...] [--results_dir DIR]
+
+Writes RESULTS_DIR/tables/theory.json, .md and .png. The adapters are those of configs/quickstart.yaml, unless
+--adapters names others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from adept.analysis import draw_theory, measure_theory, theory_markdown
+from adept.analysis.theory import quickstart_configs
+from adept.config import FIELDS, OneLineParser, UserError
+from adept.files import write_atomically
+from adept.models import BUNDLED
+
+
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="python -m adept theory",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--model", default=BUNDLED, help="model of the quickstart's adapters [%(default)s]; not read with --adapters"
+    )
+    parser.add_argument(
+        "--adapters", nargs="+", metavar="RUN_ID", help="trained adapters, run ids or folders [the quickstart's]"
+    )
+    parser.add_argument("--rows", type=int, default=48, help="number of test rows [%(default)s]")
+    parser.add_argument("--results_dir", default="results", help="folder of the runs and the tables [%(default)s]")
+    for name in ("data_dir", "device"):
+        parser.add_argument(f"--{name}", help=f"as in train.py: {FIELDS[name].metadata['help']}")
+    return parser
+
+
+def run(options: argparse.Namespace) -> str:
+    """Measures, writes table and figure, and returns the text to print. Raises UserError for unusable options."""
+    if options.rows < 1:
+        raise UserError(f"--rows must be a whole number >= 1, not {options.rows}")
+    places = {name: getattr(options, name) for name in ("results_dir", "data_dir", "device")}
+    places = {name: value for name, value in places.items() if value is not None}
+    adapters = options.adapters or [config.run_id for config in quickstart_configs(model=options.model)]
+    theory = measure_theory(adapters, options.rows, places)
+    folder = Path(options.results_dir) / "tables"
+    write_atomically(folder / "theory.json", json.dumps(theory, indent=1) + "\n")
+    write_atomically(folder / "theory.md", theory_markdown(theory))
+    draw_theory(theory, folder / "theory.png")
+    return f"{theory_markdown(theory)}\ntable:  {folder / 'theory.md'}\nfigure: {folder / 'theory.png'}"
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command. Returns 0, or 2 after a user's mistake."""
+    try:
+        print(run(make_parser().parse_args(arguments)))
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
