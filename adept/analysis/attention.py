@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adept.config import UserError
-from adept.data import Example
-from adept.loop import Session
-from adept.models import first_layer_attention
-from adept.offset_statistics import find_prompted_embedding
+from adept.base.errors import UserError
+from adept.data.example import Example
+from adept.models.loading import first_layer_attention
+from adept.training.session import Session
 
 FILLER_TEXT, FILLER_TOKENS = " and so on, and so forth", 16
 """The "meaningless sequence" of Section 3.2, which is repeated to this many tokens."""
@@ -29,7 +28,7 @@ def without_offset(session: Session) -> Iterator[None]:
 
     Raises UserError for a method without offset.
     """
-    hook = find_prompted_embedding(session)
+    hook = session.prompted_embedding
     if hook is None or hook.offset is None:
         raise UserError(
             f"method '{session.config.method}' has no offset that could be left out; 'dept' and 'adept' have"
@@ -65,7 +64,7 @@ def first_layer_patterns(
     adapted=False: in the frozen model, without prompt and offset. filler: ids to put between prompt and text.
     Raises UserError for a method without a prompted embedding.
     """
-    hook = find_prompted_embedding(session)
+    hook = session.prompted_embedding
     if hook is None:
         raise UserError(
             f"method '{session.config.method}' does not act in the input embedding; 'pt', 'dept' and 'adept' do"

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from adept.analysis.attention import FILLER_TOKENS, measure_attention
-from adept.checkpoint import load as load_session
-from adept.config import ROOT, RunConfig, model_label
-from adept.data import load_data
-from adept.loop import Session, open_session
+from adept.base.paths import ROOT
+from adept.config.run import RunConfig, model_label
+from adept.data.dataset import load_data
 from adept.methods import METHODS
-from adept.models import random_t5
-from adept.offset_statistics import find_prompted_embedding
-from adept.sweep import load_table
+from adept.models.loading import random_t5
+from adept.serving.load import load
+from adept.tables.table_file import load_table
+from adept.training.session import Session, open_session
 
 MISSING = "–"
 RANDOM = "random"
@@ -27,7 +27,7 @@ RANDOM = "random"
 def quickstart_configs(**overrides) -> list[RunConfig]:
     """The runs of configs/quickstart.yaml whose method has a prompt."""
     table = load_table(ROOT / "configs" / "quickstart.yaml", overrides)
-    return [run.config for run in table.runs() if METHODS[run.config.method].virtual_prompt]
+    return [run.config for run in table.runs() if run.config.method_options.virtual_tokens]
 
 
 def open_theory_sessions(adapters: Sequence[str], places: Mapping[str, str]) -> Iterator[tuple[str, Session]]:
@@ -37,14 +37,14 @@ def open_theory_sessions(adapters: Sequence[str], places: Mapping[str, str]) -> 
     places: RunConfig fields of folders and of the device. Raises UserError for an adapter that does not exist.
     """
     for name in adapters:
-        session = load_session(name, precision="fp32", **places)
+        session = load(name, precision="fp32", **places)
         yield name, session
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "random-t5"
         random_t5(folder, session.codec.tokenizer)
         for config in quickstart_configs(model=str(folder), precision="fp32", **places):
             session = open_session(config)
-            offset = find_prompted_embedding(session).offset
+            offset = session.prompted_embedding.offset
             for parameter in offset.parameters() if offset is not None else ():
                 torch.nn.init.normal_(parameter, std=0.3)
             yield RANDOM, session

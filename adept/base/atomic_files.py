@@ -28,7 +28,9 @@ def report_disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = REMEDIES.get(error.errno, "choose a folder that can be written to with --results_dir")
-        raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy}, then the same command goes on") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; {remedy}, then the same command goes on"
+        ) from error
 
 
 def write_atomically(path: Path, content: str | bytes, *, previous: Path | None = None) -> None:
@@ -38,7 +40,9 @@ def write_atomically(path: Path, content: str | bytes, *, previous: Path | None 
     """
     with report_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY, delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "wb", dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY, delete=False
+        ) as file:
             try:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()

@@ -135,7 +135,10 @@ def shard_batch(batch: dict[str, Tensor], fillers: dict[str, int]) -> dict[str, 
     if WORLD == 1:
         return batch
     rows = len(batch["input_ids"])
-    own, real = shard_rows(range(rows)), rows > RANK + WORLD * (-(-rows // WORLD) - 1)  # whether the last one is no repetition
+    own, real = (
+        shard_rows(range(rows)),
+        rows > RANK + WORLD * (-(-rows // WORLD) - 1),
+    )  # whether the last one is no repetition
     shared = {}
     for name, tensor in batch.items():
         shared[name] = tensor[own] if tensor.dim() > 1 else tensor

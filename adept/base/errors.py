@@ -24,7 +24,9 @@ class UserError(Exception):
     """
 
     def __init__(self, text: str):
-        line = re.sub(r"(?:\x1b\[[\d;]*m|[\x00-\x1f\x7f-\x9f\u2028\u2029])+", " ", SECRET.sub("***", text[: 4 * LONGEST_LINE]))
+        line = re.sub(
+            r"(?:\x1b\[[\d;]*m|[\x00-\x1f\x7f-\x9f\u2028\u2029])+", " ", SECRET.sub("***", text[: 4 * LONGEST_LINE])
+        )
         super().__init__(line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "...")
 
 

@@ -101,7 +101,9 @@ def from_text(kind: type, value: Any) -> Any:
 class Options(BaseModel):
     """A group of options, checked and frozen. Raises UserError for a value of the wrong type or out of range."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
+    )
 
     def __init__(self, **values: Any):
         try:
@@ -150,7 +152,9 @@ def check_text(name: str, value: str) -> None:
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value):
         raise PydanticCustomError("line", "{line}", {"line": f"--{name} holds a control character: {value!r:.200}"})
     if SECRET.search(value):
-        line = f"--{name} holds a password or token, which would be recorded; give it by the environment, as HF_TOKEN is"
+        line = (
+            f"--{name} holds a password or token, which would be recorded; give it by the environment, as HF_TOKEN is"
+        )
         raise PydanticCustomError("line", "{line}", {"line": line})
 
 

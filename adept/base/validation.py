@@ -93,5 +93,8 @@ def describe_type(field: FieldInfo) -> str:
     """A field's type in words: "a list or a mapping"."""
     if typing.get_origin(field.annotation) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(field.annotation)))
-    kinds = ["a mapping" if isinstance(kind, type) and issubclass(kind, BaseModel) else NOUNS[kind] for kind in plain_types(field)]
+    kinds = [
+        "a mapping" if isinstance(kind, type) and issubclass(kind, BaseModel) else NOUNS[kind]
+        for kind in plain_types(field)
+    ]
     return " or ".join(dict.fromkeys(kinds))

@@ -13,14 +13,18 @@ from torch import nn
 from adept.bench.profiles import PROFILES, STYLES, Style
 from adept.bench.released import released_predict, use_released_way
 from adept.bench.synthetic import DigitTokenizer, set_short_answer_head
-from adept.config import RunConfig, resolve
-from adept.data import Example, batch_indices
-from adept.loop import Session, adapt, ahead, predict
+from adept.config.layers import resolve
+from adept.config.run import RunConfig
+from adept.data.batches import Batch, batch_indices, make_batch, prefetch
+from adept.data.example import Example
 from adept.methods import METHODS
-from adept.models import BUNDLED, light_copy, random_model, spare
-from adept.models import load as load_model
-from adept.optim import make_optimizer, parameter_groups
-from adept.step import Batch, Stack, Work, make_batch, train_step
+from adept.models.families import BUNDLED
+from adept.models.loading import copy_sharing_parameters, load_model, patch_attention_and_dropout, random_model
+from adept.training.evaluation import predict
+from adept.training.optim import make_optimizer, parameter_groups
+from adept.training.session import Session, open_session_on
+from adept.training.stack import Stack
+from adept.training.step import StepInput, train_step
 
 BATCHES = 5
 """The number of measured batches, of different widths, that stand for an epoch's."""
@@ -36,8 +40,8 @@ class Contestant:
     batches: list[list[int]]  # the measured batches: numbers of `examples`
 
     def __post_init__(self):
-        rates = METHODS[self.session.config.method].lrs
-        self.optimizers = [make_optimizer(parameter_groups(s.model, rates, s.config), s.config) for s in self.sessions]
+        rates = self.session.method.learning_rates()
+        self.optimizers = [make_optimizer(parameter_groups(s.model, rates), s.config) for s in self.sessions]
         self.stack = Stack(self.sessions)
 
     @property
@@ -53,9 +57,9 @@ class Contestant:
             return [make_batch(session.codec, examples) for session in self.sessions]
 
         self.session.model.train()
-        for run_batches in ahead(make_batches, batches or self.batches, 2):
+        for run_batches in prefetch(make_batches, batches or self.batches, 2):
             works = [
-                Work(session, optimizer, (batch,), 0.0)
+                StepInput(session, optimizer, (batch,), 0.0)
                 for session, optimizer, batch in zip(self.sessions, self.optimizers, run_batches, strict=True)
             ]
             steps = train_step(works, self.stack)
@@ -102,7 +106,7 @@ def load_base_model(name: str, device: torch.device) -> tuple[nn.Module, object]
     The bundled model has its real weights, any other random ones in its true shape.
     """
     if name == BUNDLED:
-        return load_model(resolve({"task": "movie_reviews", "model": name}))
+        return load_model(name)
     return set_short_answer_head(random_model(name, device)), DigitTokenizer()
 
 
@@ -120,7 +124,7 @@ def open_style_sessions(
     shared = {id(parameter): parameter for parameter in model.parameters()} if config.precision != "bf16" else {}
     model = copy.deepcopy(model, shared)
     if way.released:
-        return [use_released_way(adapt(config, model, tokenizer))]
-    spare(model)
-    copies = [light_copy(model) for _ in range(way.runs)]
-    return [adapt(config, run_model, tokenizer) for run_model in copies]
+        return [use_released_way(open_session_on(config, model, tokenizer))]
+    patch_attention_and_dropout(model)
+    copies = [copy_sharing_parameters(model) for _ in range(way.runs)]
+    return [open_session_on(config, run_model, tokenizer) for run_model in copies]

@@ -9,13 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from adept.bench.contestants import (
-    BATCHES,
-    Contestant,
-    load_base_model,
-    open_style_sessions,
-    representative_batches,
-)
+from adept.bench.contestants import BATCHES, Contestant, load_base_model, open_style_sessions, representative_batches
 from adept.bench.profiles import INFERENCE, PROFILES, STEPS_PER_CYCLE, STYLES, validation_size
 from adept.bench.resources import (
     count_operations,
@@ -27,9 +21,10 @@ from adept.bench.resources import (
 )
 from adept.bench.synthetic import synthetic_examples
 from adept.bench.timing import measure_matmul_peak, speedup, time_call, time_in_turns
-from adept.data import Example, load_data
-from adept.loop import Session, predict
-from adept.offset_statistics import find_prompted_embedding
+from adept.data.dataset import load_data
+from adept.data.example import Example
+from adept.training.evaluation import predict
+from adept.training.session import Session
 
 # Training and evaluation, by style ------------------------------------------------------------------------------------
 
@@ -234,7 +229,7 @@ def measure_inference(name: str, profile: str, repeats: int, device: torch.devic
             "times_first": speedup(times["pt 200"], times[label]),
         }
         if session.config.fold:
-            hook = find_prompted_embedding(session)
+            hook = session.prompted_embedding
             row["fold_bytes"] = hook.weight.numel() * hook.weight.element_size()
             row["fold_seconds"] = min(time_call(copy.deepcopy(hook).fold, device) for _ in range(3))
         yield row

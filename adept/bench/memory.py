@@ -24,12 +24,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from adept.bench.synthetic import DigitTokenizer
-from adept.config import RunConfig, resolve
-from adept.data import Example
-from adept.loop import adapt
-from adept.models import random_model, spare
-from adept.recompute import blocks
-from adept.step import Stack, make_batch
+from adept.config.layers import resolve
+from adept.config.run import RunConfig
+from adept.data.batches import make_batch
+from adept.data.example import Example
+from adept.models.loading import patch_attention_and_dropout, random_model
+from adept.models.recompute import transformer_blocks
+from adept.training.session import open_session_on
+from adept.training.stack import Stack
 
 COUNTED_MODELS = (
     ("t5-base", "rte"),
@@ -82,7 +84,7 @@ class GpuEmulation(TorchFunctionMode):
             with self:
                 return forward(*args, **kwargs)
 
-        for block in blocks(model):
+        for block in transformer_blocks(model):
             block.forward = functools.partial(run, block.forward)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -188,9 +190,9 @@ def count_run(config: RunConfig, tokenizer: object) -> tuple[StepMemory, int]:
 
     Returns (its memory, the bytes of its logits in fp32).
     """
-    gpu, model = GpuEmulation(), spare(random_model(config.model, "meta"))
+    gpu, model = GpuEmulation(), patch_attention_and_dropout(random_model(config.model, "meta"))
     gpu.wrap_blocks(model)
-    session = adapt(config, model, tokenizer, torch.device("meta"))
+    session = open_session_on(config, model, tokenizer, torch.device("meta"))
     session.model.train()
     codec, stack = session.codec, Stack([session])
     longest = Example("", "", "", (), source_ids=(1,) * codec.max_source_len, target_ids=(1,) * codec.max_target_len)

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adept.data import IGNORED, Codec, Example
-from adept.loop import Session, generate
+from adept.data.codec import Codec
+from adept.data.example import IGNORED, Example
+from adept.training.evaluation import generate
+from adept.training.session import Session
 
 
 @dataclass(frozen=True)

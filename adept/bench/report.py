@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
+from adept.base.atomic_files import write_atomically
 from adept.bench.memory import COUNTED_ROWS, GPU_BYTES
 from adept.bench.profiles import GRIDS, PROFILES, STEPS_PER_CYCLE, STYLES
-from adept.files import write_atomically
-from adept.results import git_state, package_version
+from adept.runs.provenance import git_state, package_version
 
 MEMORY_CAPTION = (
     f"Memory of a training step of ADePT, {COUNTED_ROWS} rows of the longest kind: a count, not a measurement "

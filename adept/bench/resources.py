@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adept.bench.contestants import Contestant
 from adept.bench.profiles import STYLES
-from adept.loop import Session
-from adept.models import BUNDLED, forward_flops, random_model
+from adept.models.families import BUNDLED, forward_flops
+from adept.models.loading import random_model
+from adept.training.session import Session
 
 # Memory ---------------------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from adept.bench.profiles import Profile
-from adept.data import Example
-from adept.loop import Session
+from adept.data.example import Example
+from adept.training.session import Session
 
 
 class DigitTokenizer:
@@ -52,7 +52,7 @@ def synthetic_examples(profile: Profile, count: int, session: Session, seed: int
     Targets are the task's labels in turn; free text has targets of 1 to 8 tokens.
     """
     generator = np.random.default_rng(seed)
-    labels = session.task.labels(session.config)
+    labels = session.task.labels
     lengths = np.interp(10 * generator.random(count), range(11), profile.deciles).round().astype(int)
     examples = []
     for i, length in enumerate(lengths):

@@ -88,12 +88,12 @@ def measure(options: argparse.Namespace) -> dict:
     result: dict = {"machine": describe_machine(device), "rows": [], "inference": [], "memory": []}
     for name, task in COUNTED_MODELS if "memory" in parts else []:
         result["memory"] += count_models_memory(name, task)
-        print(f"counted {name}, {task}", file=sys.stderr, flush=True)
+        print_status(f"counted {name}, {task}")
     for name in options.models:
         profiles = options.profiles if name != BUNDLED else ["movie_reviews"]
         for profile in profiles if parts & {"step", "eval", "cycle"} else []:
             result["rows"] += measure_model(name, profile, options.style, parts, options.repeats, device)
-            print(f"measured {name}, {profile}", file=sys.stderr, flush=True)
+            print_status(f"measured {name}, {profile}")
         if "inference" in parts and name != BUNDLED:
             result["inference"] += measure_inference(name, "sst2", options.repeats, device)
         if options.out:
@@ -102,10 +102,6 @@ def measure(options: argparse.Namespace) -> dict:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command. Returns 0, or 2 after a user's mistake."""
-    try:
-        print(performance_markdown(measure(parse(arguments))))
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Measures and prints what the command line asks for."""
+    print_result(performance_markdown(measure(parse(arguments))))
+    return 0

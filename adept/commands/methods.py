@@ -20,7 +20,9 @@ from adept.methods.method import Method
 
 def main(arguments: list[str]) -> int:
     """Prints Markdown, or with --json a list of {"method", "reference", "description", "trainable_params", "options"}."""
-    parser = OneLineParser(prog="python -m adept methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        prog="python -m adept methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="t5-base", help="alias, hub id or local folder [%(default)s]")
     parser.add_argument("--json", action="store_true", help="a JSON list in place of Markdown")
     chosen = parser.parse_args(arguments)

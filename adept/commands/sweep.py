@@ -61,14 +61,27 @@ def sweep_parser(arguments: Sequence[str]) -> OneLineParser:
         action="store_true",
         help="stop a searched run at 1/9 and 1/3 of its steps if not in its cell's best third",
     )
-    parser.add_argument("--launch", choices=("here", "local", "ray", "slurm"), help="in this process, in processes, on a cluster")
-    parser.add_argument("--workers", type=int, help="local: processes (one a GPU); slurm: elements of the array (8); ray: runs at a time")
-    parser.add_argument("--ray_address", help="the cluster's address, 'auto' for the one this machine belongs to; none: a local one")
-    parser.add_argument("--gpus_per_run", type=float, help="ray: 0.25 puts four runs on one GPU [1 where there are GPUs]")
     parser.add_argument(
-        "--stack", help="runs of a task and model that are trained together on one model; auto: on GPUs, as many as help [auto]"
+        "--launch", choices=("here", "local", "ray", "slurm"), help="in this process, in processes, on a cluster"
     )
-    parser.add_argument("--slurm_options", help='sbatch\'s own: --slurm_options="--partition=gpu --gres=gpu:1 --time=24:00:00"')
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="local: processes (one a GPU); slurm: elements of the array (8); ray: runs at a time",
+    )
+    parser.add_argument(
+        "--ray_address", help="the cluster's address, 'auto' for the one this machine belongs to; none: a local one"
+    )
+    parser.add_argument(
+        "--gpus_per_run", type=float, help="ray: 0.25 puts four runs on one GPU [1 where there are GPUs]"
+    )
+    parser.add_argument(
+        "--stack",
+        help="runs of a task and model that are trained together on one model; auto: on GPUs, as many as help [auto]",
+    )
+    parser.add_argument(
+        "--slurm_options", help='sbatch\'s own: --slurm_options="--partition=gpu --gres=gpu:1 --time=24:00:00"'
+    )
     return parser
 
 
@@ -109,7 +122,9 @@ def run_tables(tables: list[Table], rest: argparse.Namespace) -> dict[str, str]:
     stack = getattr(rest, "stack", "auto")
     with contextlib.closing(make_launcher(rest)) as launcher, Signals() as signals, signals.interrupt_at_once():
         try:
-            return carry_out(tables, launcher, early_stopping="early_stopping" in rest, stack=None if stack == "auto" else int(stack))
+            return carry_out(
+                tables, launcher, early_stopping="early_stopping" in rest, stack=None if stack == "auto" else int(stack)
+            )
         except KeyboardInterrupt:  # Ray raises one of its own: say which signal it was
             signals.check()
             raise
@@ -135,7 +150,12 @@ def list_failures(failures: Mapping[str, str], tables: Sequence[Table]) -> int:
     """Prints what failed, why, with its last lines, and what could not be run for it; returns the exit code."""
     for run_id, outcome in failures.items():
         reason, *details = outcome.splitlines()
-        print(f"error: {run_id} failed {ATTEMPTS} times: {reason}", *(f"    {line}" for line in details), sep="\n", file=sys.stderr)
+        print(
+            f"error: {run_id} failed {ATTEMPTS} times: {reason}",
+            *(f"    {line}" for line in details),
+            sep="\n",
+            file=sys.stderr,
+        )
     if waiting := sum(run.pending for run in all_runs(tables)):
         print(f"error: {waiting} runs wait for those that failed: validation cannot choose before", file=sys.stderr)
     return 2 if failures else 0

@@ -19,7 +19,9 @@ def table_parser(description: str, arguments: Iterable[str]) -> OneLineParser:
     parser = command_line(description, config_file=False, arguments=arguments)
     parser.add_argument("table", type=Path, nargs="?", default=None, help="configs/<table>.yaml")
     parser.add_argument("--all", action="store_true", help="the paper's 15 tables in place of one")
-    parser.add_argument("--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)")
+    parser.add_argument(
+        "--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)"
+    )
     return parser
 
 

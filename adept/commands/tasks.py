@@ -8,6 +8,7 @@ from adept.base.console import print_result
 from adept.config.layers import resolve
 from adept.config.run import task_of
 from adept.data.sources import read_rows
+from adept.models.tiny import FIXTURE_FOLDER
 from adept.tasks import ROWS
 from adept.tasks.task import Split, Task
 
@@ -28,7 +29,9 @@ def overview(fixtures: Path) -> str:
         piece = next(iter(task.expand(first))) if task.expand else first
         target, _ = task.answer(piece)
         group = next((group for group in task.groups if group != "large"), "")
-        metric = task.reported if task.reported == task.metrics[0] else f"{task.reported} (selected on {task.metrics[0]})"
+        metric = (
+            task.reported if task.reported == task.metrics[0] else f"{task.reported} (selected on {task.metrics[0]})"
+        )
         text = as_code(task.source(piece), target)
         lines.append(f"| {task.name} | {group and '@' + group} | {sizes(task)} | {metric} | {text} |")
     return "\n".join(lines) + "\n"

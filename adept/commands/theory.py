@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-from adept.analysis import draw_theory, measure_theory, theory_markdown
-from adept.analysis.theory import quickstart_configs
-from adept.config import FIELDS, OneLineParser, UserError
-from adept.files import write_atomically
-from adept.models import BUNDLED
+from adept.analysis.theory import draw_theory, measure_theory, quickstart_configs, theory_markdown
+from adept.base.atomic_files import write_atomically
+from adept.base.errors import UserError
+from adept.config.command_line import OneLineParser
+from adept.models.families import BUNDLED
 
 
 def make_parser() -> OneLineParser:
@@ -36,7 +35,7 @@ def make_parser() -> OneLineParser:
     parser.add_argument("--rows", type=int, default=48, help="number of test rows [%(default)s]")
     parser.add_argument("--results_dir", default="results", help="folder of the runs and the tables [%(default)s]")
     for name in ("data_dir", "device"):
-        parser.add_argument(f"--{name}", help=f"as in train.py: {FIELDS[name].metadata['help']}")
+        parser.add_argument(f"--{name}", help=f"as in train.py: {OPTIONS[name].description}")
     return parser
 
 
@@ -56,10 +55,6 @@ def run(options: argparse.Namespace) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command. Returns 0, or 2 after a user's mistake."""
-    try:
-        print(run(make_parser().parse_args(arguments)))
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Measures and prints what the command line asks for."""
+    print_result(run(make_parser().parse_args(arguments)))
+    return 0

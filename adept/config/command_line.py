@@ -37,7 +37,9 @@ def command_line(description: str, *, config_file: bool = True, arguments: Itera
     """
     parser = OneLineParser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     if config_file:
-        parser.add_argument("--config", metavar="FILE", help="YAML file of options, above the protocol and below the flags")
+        parser.add_argument(
+            "--config", metavar="FILE", help="YAML file of options, above the protocol and below the flags"
+        )
     group: Any = parser
     for name, field in RunConfig.own_options().items():
         if name in SECTIONS:
@@ -109,8 +111,15 @@ def parse(parser: OneLineParser, arguments: list[str]) -> tuple[dict[str, Any], 
     namespace, unknown = parser.parse_known_args(arguments)
     for word in unknown:
         if word.startswith("--"):
-            flags = [name.removeprefix("--") for action in parser._actions for name in action.option_strings if name.startswith("--")]
-            raise UserError(f"unknown flag {word.split('=')[0]}; {nearest(word.split('=')[0].removeprefix('--'), flags)}")
+            flags = [
+                name.removeprefix("--")
+                for action in parser._actions
+                for name in action.option_strings
+                if name.startswith("--")
+            ]
+            raise UserError(
+                f"unknown flag {word.split('=')[0]}; {nearest(word.split('=')[0].removeprefix('--'), flags)}"
+            )
         raise UserError(f"unexpected word '{word}': flags look like --task rte")
     flags = {name: empty_as_none(name, value) for name, value in vars(namespace).items() if name in OPTIONS}
     rest = argparse.Namespace(**{name: value for name, value in vars(namespace).items() if name not in OPTIONS})

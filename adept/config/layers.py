@@ -17,7 +17,16 @@ from adept.base import paths
 from adept.base.errors import UserError, nearest
 from adept.base.options import Options, check_option, default_of, option_type
 from adept.base.yaml_files import read_own_yaml, read_yaml
-from adept.config.run import METHOD_OPTIONS, OPTIONS, TASK_OPTIONS, RunConfig, all_owners, check_combination, model_label, no_effect
+from adept.config.run import (
+    METHOD_OPTIONS,
+    OPTIONS,
+    TASK_OPTIONS,
+    RunConfig,
+    all_owners,
+    check_combination,
+    model_label,
+    no_effect,
+)
 from adept.methods import METHODS, find_method
 from adept.methods.method import Method
 from adept.models.families import ALIASES, BUNDLED, TINY
@@ -79,7 +88,9 @@ def chosen_task(chosen: Mapping[str, Any]) -> Task:
             )
         if chosen["task"] not in (None, task.name):
             name = check_option(RunConfig, "task", chosen["task"])
-            raise UserError(f"--task {name} and --task_file {file}, whose name is '{task.name}', are two tasks; give one")
+            raise UserError(
+                f"--task {name} and --task_file {file}, whose name is '{task.name}', are two tasks; give one"
+            )
         return task
     if chosen["task"] is None:
         raise UserError("--task is missing, for example --task rte")
@@ -104,7 +115,9 @@ def fill_defaults(values: dict[str, Any], given: Mapping[str, Any], method: type
     for name, default in (("max_source_len", task.max_source_len), ("select_on", task.metrics[0])):
         values[name] = default if values.get(name) is None else values[name]
     if values["select_on"] not in task.metrics:
-        raise UserError(f"--select_on '{values['select_on']}' is not a metric of {task.name}: {', '.join(task.metrics)}")
+        raise UserError(
+            f"--select_on '{values['select_on']}' is not a metric of {task.name}: {', '.join(task.metrics)}"
+        )
     if values.get("warmup_steps") is None:
         steps = values.get("steps", default_of(OPTIONS["steps"])) if method.rates else 0
         values["warmup_steps"] = min(500, check_option(RunConfig, "steps", steps) // 10)
@@ -113,7 +126,9 @@ def fill_defaults(values: dict[str, Any], given: Mapping[str, Any], method: type
 # Layers -----------------------------------------------------------------------------------------------------------------
 
 
-def apply_layer(values: dict, layer: Mapping[str, Any], tags: set[str], source: str, method: type[Method], task: Task) -> None:
+def apply_layer(
+    values: dict, layer: Mapping[str, Any], tags: set[str], source: str, method: type[Method], task: Task
+) -> None:
     """Writes one layer into `values`: plain keys, then the "@" blocks whose words are all in `tags`."""
     blocks = []
     for key, value in layer.items():
@@ -126,7 +141,9 @@ def apply_layer(values: dict, layer: Mapping[str, Any], tags: set[str], source: 
     for key, block in blocks:
         words = {word.removeprefix("@") for word in key.split()}
         if unknown := words - known_tags() - tags:
-            raise UserError(f"{source}: '{key}' names no method, task, group or model; {nearest(min(unknown), known_tags())}")
+            raise UserError(
+                f"{source}: '{key}' names no method, task, group or model; {nearest(min(unknown), known_tags())}"
+            )
         block = {name: layer_value(name, value, f"{source}, {key}", method, task) for name, value in block.items()}
         if words <= tags:
             values.update(block)
@@ -136,7 +153,9 @@ def layer_value(key: Any, value: Any, source: str, method: type[Method], task: T
     """An option's value as a file has it, in the option's type. Raises UserError that names the file."""
     check_key(key, source)
     owner = owner_of(key, method, type(task.options))
-    if value is None and (key in METHOD_OPTIONS | TASK_OPTIONS or option_type(owner.model_fields[key].annotation).optional):
+    if value is None and (
+        key in METHOD_OPTIONS | TASK_OPTIONS or option_type(owner.model_fields[key].annotation).optional
+    ):
         return None  # of another method's option: not given; of this one's: from_flat() says that it is needed
     try:
         return check_option(owner, key, value)

@@ -43,7 +43,9 @@ class RunConfig(Options):
         "alias (t5-base, t5-3b, codegen-350m, llama3-8b, smollm2-135m, tiny-t5), hub id or local folder (Appendix C)",
     )
     model_revision: str | None = option(None, "hub revision of the model to pin; None: the newest")
-    protocol: str = option("paper", "configs/protocol/NAME.yaml: 'paper' (its text) or 'official' (its released code, bug for bug)")
+    protocol: str = option(
+        "paper", "configs/protocol/NAME.yaml: 'paper' (its text) or 'official' (its released code, bug for bug)"
+    )
     data_revision: str | None = option(None, "hub revision of the data set to pin; None: the task's, else the newest")
     init_from: str | None = option(None, "RUN_ID or adapter folder to start the trained parameters from (Appendix B.2)")
 
@@ -51,8 +53,12 @@ class RunConfig(Options):
     steps: int = option(30_000, "optimizer steps (Appendix E: 30,000 small and T5-3B, 300,000 large)", ge=0)
     batch_size: int = option(32, "examples per forward pass (Appendix E)", ge=1)
     grad_accum: int = option(1, "forward passes per optimizer step (Appendix E: 2 on large tasks)", ge=1)
-    schedule: Literal["linear", "constant"] = option("linear", "rate after warm-up: 'linear' decay to 0 (Appendix E) or 'constant'")
-    warmup_steps: int | None = option(None, "linear warm-up; None: 500 (Appendix E), a tenth of the steps where that is less", ge=0)
+    schedule: Literal["linear", "constant"] = option(
+        "linear", "rate after warm-up: 'linear' decay to 0 (Appendix E) or 'constant'"
+    )
+    warmup_steps: int | None = option(
+        None, "linear warm-up; None: 500 (Appendix E), a tenth of the steps where that is less", ge=0
+    )
     weight_decay: float = option(0.01, "AdamW's (Appendix E: 0.01; released code: 0)", ge=0.0)
     beta1: float = option(0.9, "AdamW's (Appendix E)", ge=0.0, le=0.9999)
     beta2: float = option(0.98, "AdamW's (Appendix E: 0.98; released code: 0.999)", ge=0.0, le=0.99999)
@@ -87,7 +93,9 @@ class RunConfig(Options):
         le=MOST_TOKENS,
     )
     targets: Literal["digits", "words"] = option("digits", "label strings: 'digits' (released code) or 'words' (T5's)")
-    split_seed: int = option(42, "of the permutation that halves the validation set or carves 1,000 rows (released code: 42)", ge=0)
+    split_seed: int = option(
+        42, "of the permutation that halves the validation set or carves 1,000 rows (released code: 42)", ge=0
+    )
     few_shot: int | None = option(None, "train on this many examples, balanced over classes (Appendix B.2)", ge=1)
     few_shot_rule: Literal["balanced", "released"] | None = option(
         None,
@@ -95,7 +103,9 @@ class RunConfig(Options):
         "(released code); None: no few shots",
     )
     group_by_length: bool = option(True, "batches of similar length (seeded); false: plain shuffling (released code)")
-    eval_rows: int | None = option(None, "only the first rows of validation and test are evaluated; None: all (Section 4.1)", ge=1)
+    eval_rows: int | None = option(
+        None, "only the first rows of validation and test are evaluated; None: all (Section 4.1)", ge=1
+    )
     eval_every: int = option(1000, "steps between evaluations on the validation set (Appendix C)", ge=1)
     scoring: Literal["generate", "likelihood"] = option(
         "generate", "prediction by 'generate' (greedy, whole vocabulary: released code) or by label 'likelihood'"
@@ -107,7 +117,9 @@ class RunConfig(Options):
         le=MOST_TOKENS,
     )
     measure_offsets: bool = option(False, "record the sizes of embeddings and offsets over the training set (Table 2)")
-    select_on: str | None = option(None, "validation metric that selects the checkpoint; None: the task's first (released code)")
+    select_on: str | None = option(
+        None, "validation metric that selects the checkpoint; None: the task's first (released code)"
+    )
     fold: bool = option(
         False,
         "evaluate with the token-shared network folded into the embedding table; results change by rounding",
@@ -226,7 +238,9 @@ class RunConfig(Options):
         if self.task_file is not None:  # by what it says, not by where it lies
             identity["task_file"] = file_identity(self.task_file)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-        label = model_label(self.model).encode(errors="ignore")[:100].decode(errors="ignore")  # a file's name has at most 255 bytes
+        label = (
+            model_label(self.model).encode(errors="ignore")[:100].decode(errors="ignore")
+        )  # a file's name has at most 255 bytes
         return f"{label}-{self.task}-{self.method}-{digest}"
 
 
@@ -289,12 +303,18 @@ def check_combination(config: RunConfig, task: Task) -> None:
     method = config.method_options
     for name in method.evaluation:
         if getattr(method, name) is not None and (config.steps or config.init_from is None):
-            raise UserError(f"--{name} changes how a trained adapter is evaluated: it needs --init_from RUN_ID and --steps 0")
+            raise UserError(
+                f"--{name} changes how a trained adapter is evaluated: it needs --init_from RUN_ID and --steps 0"
+            )
     if config.fold and not method.folds:
         known = ", ".join(name for name, other in METHODS.items() if other.folds)
-        raise UserError(f"--fold has no effect on method '{config.method}', which has no token-shared offset; {known} fold")
+        raise UserError(
+            f"--fold has no effect on method '{config.method}', which has no token-shared offset; {known} fold"
+        )
     if task.words is None and (config.scoring == "likelihood" or config.compare_scoring):
-        raise UserError(f"--scoring likelihood needs a task with labels; '{task.name}' has free targets: --scoring generate")
+        raise UserError(
+            f"--scoring likelihood needs a task with labels; '{task.name}' has free targets: --scoring generate"
+        )
 
 
 # Identities -------------------------------------------------------------------------------------------------------------
@@ -317,7 +337,9 @@ def model_identity(model: str) -> str:
         if path.name == "config.json":
             digest.update(path.read_bytes())
         elif path.suffix != ".json":
-            with open(path, "rb") as file:  # 64 places tell two fine-tuned models apart; all bytes of a large one would take minutes
+            with open(
+                path, "rb"
+            ) as file:  # 64 places tell two fine-tuned models apart; all bytes of a large one would take minutes
                 for part in range(64):
                     file.seek(path.stat().st_size * part // 64)
                     digest.update(file.read(4096))

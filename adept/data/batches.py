@@ -17,7 +17,9 @@ from adept.data.codec import Codec
 from adept.data.example import IGNORED, Example
 
 
-def batch_indices(lengths: Sequence[int], batch_size: int, seed: int, *, group_by_length: bool, skip: int = 0) -> Iterator[list[int]]:
+def batch_indices(
+    lengths: Sequence[int], batch_size: int, seed: int, *, group_by_length: bool, skip: int = 0
+) -> Iterator[list[int]]:
     """Endless batches of row numbers: every epoch visits each row once, in an order that depends on (seed, epoch) alone.
 
     group_by_length: a shuffled stretch of 50 batches is sorted by length, cut into batches, and the batches are shuffled.
@@ -29,7 +31,11 @@ def batch_indices(lengths: Sequence[int], batch_size: int, seed: int, *, group_b
         order = torch.randperm(len(lengths), generator=generator).tolist()
         if group_by_length:
             stretch = 50 * batch_size
-            order = [i for k in range(0, len(order), stretch) for i in sorted(order[k : k + stretch], key=lambda i: lengths[i])]
+            order = [
+                i
+                for k in range(0, len(order), stretch)
+                for i in sorted(order[k : k + stretch], key=lambda i: lengths[i])
+            ]
         batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
         if group_by_length:
             batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]

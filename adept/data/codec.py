@@ -93,7 +93,9 @@ class Codec:
             return batch
         rows = [(*self.prompt_ids, *e.source_ids, *e.target_ids) for e in examples]
         silent = [len(self.prompt_ids) + len(e.source_ids) for e in examples]
-        labels = pad([(*[IGNORED] * n, *row[n:]) for n, row in zip(silent, rows, strict=True)], IGNORED, "right", self.multiple)
+        labels = pad(
+            [(*[IGNORED] * n, *row[n:]) for n, row in zip(silent, rows, strict=True)], IGNORED, "right", self.multiple
+        )
         # Position t predicts label t + 1. Logits are wanted where some row has a target, a few of all positions: with a large
         # vocabulary the output head is a fifth of a small model's arithmetic.
         following = torch.cat([labels[:, 1:], labels.new_full((len(rows), 1), IGNORED)], dim=1)
@@ -117,4 +119,6 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str, multiple: int) -> 
     """[B, T] with T the longest row rounded up to `multiple`."""
     width = -(-max(map(len, rows)) // multiple) * multiple
     filling = [[value] * (width - len(row)) for row in rows]
-    return torch.tensor([[*row, *more] if side == "right" else [*more, *row] for row, more in zip(rows, filling, strict=True)])
+    return torch.tensor(
+        [[*row, *more] if side == "right" else [*more, *row] for row, more in zip(rows, filling, strict=True)]
+    )

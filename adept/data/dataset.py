@@ -41,7 +41,9 @@ def load_data(task: Task, config: RunConfig) -> Data:
     parts = [list(itertools.chain(*rows)) for rows in split_rows(task, loaded, config.split_seed)]
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
         if not part and not (name == "validation" and task.split is Split.HALVE_ROWS):
-            raise UserError(f"task '{task.name}' ({origin}): no {name} rows are left after the split ({task.split.value})")
+            raise UserError(
+                f"task '{task.name}' ({origin}): no {name} rows are left after the split ({task.split.value})"
+            )
     train, validation, test = parts[0], parts[1][: config.eval_rows], parts[2][: config.eval_rows]
     if config.few_shot is not None:
         train = few_shot(train, config, task.labels)
@@ -56,7 +58,9 @@ def render_rows(task: Task, split: str, rows: Sequence[Row], where: str) -> list
     rendered = []
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise UserError(f"{where}, row {number}: not a row but {row!r:.40}; each line should hold {{column: value}}")
+            raise UserError(
+                f"{where}, row {number}: not a row but {row!r:.40}; each line should hold {{column: value}}"
+            )
         name, examples = f"{split}:{number}", []
         try:
             for part, piece in enumerate(task.expand(row) if task.expand else [row]):
@@ -65,9 +69,13 @@ def render_rows(task: Task, split: str, rows: Sequence[Row], where: str) -> list
                 "".join((source, target, *references)).encode()  # half a character is told here, with its row
                 examples.append(Example(own, source, target, references, task.group(piece) if task.group else own))
         except KeyError as error:
-            raise UserError(f"{where}, row {number}: task '{task.name}' needs the column {error}; found {', '.join(row)}") from error
+            raise UserError(
+                f"{where}, row {number}: task '{task.name}' needs the column {error}; found {', '.join(row)}"
+            ) from error
         except (ArithmeticError, LookupError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
-            raise UserError(f"{where}, row {number}: {error}") from error  # MBPP's programs make the parser raise the odd ones
+            raise UserError(
+                f"{where}, row {number}: {error}"
+            ) from error  # MBPP's programs make the parser raise the odd ones
         rendered.append(examples)
     if not rendered:
         raise UserError(f"{where}: no rows")

@@ -55,7 +55,9 @@ def few_shot_released(examples: list[Example], config: RunConfig, labels: Sequen
     share = config.few_shot // (len(labels) if labels is not None else 2)
     counts: dict[str, int] = {}
     chosen: list[Example] = []
-    for i in np.random.default_rng(config.seed).permutation(len(examples)).tolist():  # what datasets' shuffle(seed) does
+    for i in (
+        np.random.default_rng(config.seed).permutation(len(examples)).tolist()
+    ):  # what datasets' shuffle(seed) does
         if len(chosen) == config.few_shot:
             break
         name = class_of(examples[i])

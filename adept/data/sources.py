@@ -33,7 +33,9 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
             root = data_folder()
         folder = root / task.name
         if not os.path.isdir(root):
-            raise UserError(f"--data_dir {config.data_dir} is not a folder; it should hold <task>/<split>.parquet or .jsonl")
+            raise UserError(
+                f"--data_dir {config.data_dir} is not a folder; it should hold <task>/<split>.parquet or .jsonl"
+            )
         for path in (folder / f"{split}.parquet", folder / f"{split}.jsonl"):
             if os.path.isfile(path):
                 return read_rows(path), "local", str(path)
@@ -135,7 +137,9 @@ def read_csv(path: Path) -> list[Row]:
             rows = []
             for cells in reader:
                 if cells and len(cells) != len(header):
-                    raise UserError(f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has {len(header)} columns")
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has {len(header)} columns"
+                    )
                 if cells:
                     rows.append(dict(zip(header, map(CsvText, cells), strict=True)))
         except csv.Error as error:

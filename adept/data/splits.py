@@ -27,7 +27,9 @@ def split_rows(task: Task, loaded: dict[str, list], seed: int) -> tuple[list, li
         case Split.CARVE_1000:
             rows, test = parts
             if len(rows) <= 1000:
-                raise UserError(f"task '{task.name}' sets 1,000 training rows aside for validation, but only {len(rows)} are there")
+                raise UserError(
+                    f"task '{task.name}' sets 1,000 training rows aside for validation, but only {len(rows)} are there"
+                )
             order = permutation(len(rows), seed)
             validation, train = [rows[i] for i in order[:1000]], [rows[i] for i in order[1000:]]
         case Split.HALVE_ROWS:

@@ -80,7 +80,9 @@ class PromptedEmbedding(nn.Module):
             self.offset = None
             return
         if not isinstance(self.offset, TokenOffset):
-            raise TypeError(f"only a TokenOffset (ADePT) folds into the embedding table, not {type(self.offset).__name__}")
+            raise TypeError(
+                f"only a TokenOffset (ADePT) folds into the embedding table, not {type(self.offset).__name__}"
+            )
         dropout, self.offset.dropout.p = self.offset.dropout.p, 0.0
         pieces = (rows.to(self.offset.w_up.dtype) for rows in self.base.weight.split(4096))
         table = torch.cat([(rows + self.offset(rows, None)).to(self.base.weight.dtype) for rows in pieces])
@@ -93,7 +95,9 @@ def prompt_from_vocab(table: Tensor, length: int, most_frequent: int) -> Tensor:
     """[length, D]: embeddings drawn from the `most_frequent` first ids ("randomly sampled top
     vocabularies", Section 4.1; T5's and BPE's vocabularies are ordered by frequency)."""
     rows = min(most_frequent, len(table))
-    picks = torch.randperm(rows).repeat(-(-length // rows))[:length]  # drawn again only when there are more rows than ids
+    picks = torch.randperm(rows).repeat(-(-length // rows))[
+        :length
+    ]  # drawn again only when there are more rows than ids
     return table[picks.to(table.device)].detach().float()
 
 

@@ -38,7 +38,8 @@ class PromptMethod(Method):
     )
     prompt_init_vocab: int = option(5000, "'vocab' draws from this many most frequent tokens", ge=1)
     prompt_init_text: str = option(
-        "Classify this text is postive or not:", "'text' repeats this string's tokens (released code, spelling included)"
+        "Classify this text is postive or not:",
+        "'text' repeats this string's tokens (released code, spelling included)",
     )
     prompt_lr: float = option(0.3, "peak rate of the prompt (Appendix E)", ge=0.0)
 
@@ -57,7 +58,11 @@ class PromptMethod(Method):
     def learning_rates(self) -> dict[str, float]:
         """Without prompt tokens there is no prompt to have a rate (Table 14)."""
         rates = super().learning_rates()
-        return rates if self.prompt_len else {pattern: rate for pattern, rate in rates.items() if pattern not in PROMPT_RATE}
+        return (
+            rates
+            if self.prompt_len
+            else {pattern: rate for pattern, rate in rates.items() if pattern not in PROMPT_RATE}
+        )
 
     def offset(self, width: int) -> nn.Module | None:
         """A new module (embeds [B, T, D], is_prompt [B, T]) -> offset [B, T, D]; None: no offset. width: D."""
@@ -77,7 +82,9 @@ class PromptMethod(Method):
                 return prompt_from_vocab(table, self.prompt_len, self.prompt_init_vocab)
             case "text":
                 if not (ids := tokenizer(self.prompt_init_text).input_ids):
-                    raise UserError(f"--prompt_init_text {self.prompt_init_text!r} has no tokens to start the prompt from")
+                    raise UserError(
+                        f"--prompt_init_text {self.prompt_init_text!r} has no tokens to start the prompt from"
+                    )
                 return prompt_from_ids(table, self.prompt_len, ids)
             case "random":
                 return random_prompt(table, self.prompt_len)
@@ -130,9 +137,13 @@ class DePT(OffsetMethod):
         ge=1,
         le=MOST_TOKENS,
     )
-    offset_alpha: float = option(0.0, "DePT's offset is scaled by this / sqrt(rank) (DePT's code: 8); 0: not scaled (Eq. 2)", ge=0.0)
+    offset_alpha: float = option(
+        0.0, "DePT's offset is scaled by this / sqrt(rank) (DePT's code: 8); 0: not scaled (Eq. 2)", ge=0.0
+    )
     offset_shift: int | None = option(
-        None, "a trained DePT is evaluated with its offsets cyclically shifted left by this many positions (Table 1)", ge=0
+        None,
+        "a trained DePT is evaluated with its offsets cyclically shifted left by this many positions (Table 1)",
+        ge=0,
     )
 
     def offset(self, width: int) -> nn.Module:
@@ -163,7 +174,9 @@ class ADePT(OffsetMethod):
     bottleneck_init: Literal["rank", "width"] = option(
         "rank", "W_down's uniform bound: 'rank' 1/sqrt(r) (released code), 'width' 1/sqrt(d) (torch's Linear)"
     )
-    bottleneck_dropout: float = option(0.0, "dropout before the bottleneck's ReLU (released code 0.1; Eq. 3 has none)", ge=0.0, le=0.99)
+    bottleneck_dropout: float = option(
+        0.0, "dropout before the bottleneck's ReLU (released code 0.1; Eq. 3 has none)", ge=0.0, le=0.99
+    )
 
     def offset(self, width: int) -> nn.Module:
         from adept.methods.offsets import TokenOffset

@@ -11,7 +11,6 @@ A prediction that is not one of the task's labels counts as wrong (T5's conventi
 metric that needs a class takes the one that is wrong for this row.
 """
 
-from adept.metrics.answers import Answers
-from adept.metrics.scoring import METRICS, score
+from adept.metrics import METRICS, Answers, score
 
 __all__ = ["METRICS", "Answers", "score"]

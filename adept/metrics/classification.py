@@ -8,7 +8,8 @@ from statistics import fmean
 import numpy as np
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from adept.metrics.answers import Answers, by_question
+from adept.metrics import Answers
+from adept.metrics.answers import by_question
 
 
 def rows_right(answers: Answers) -> list[bool]:

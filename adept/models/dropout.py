@@ -27,9 +27,13 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if not draws_own_masks(x):
         return nn.functional.dropout(x, p)
     dropped, count = round(p * 2**BITS), x.numel()
-    draws = torch.empty(-(-count * BITS // 64), dtype=torch.int64).random_(-(2**63), None)  # None: up to the largest number
+    draws = torch.empty(-(-count * BITS // 64), dtype=torch.int64).random_(
+        -(2**63), None
+    )  # None: up to the largest number
     bits = draws.view(torch.int16)[:count].view(x.shape)  # uniform over -32,768 to 32,767
-    return x * torch.where(bits >= dropped - 2 ** (BITS - 1), x.new_tensor(2**BITS / (2**BITS - dropped)), x.new_zeros(()))
+    return x * torch.where(
+        bits >= dropped - 2 ** (BITS - 1), x.new_tensor(2**BITS / (2**BITS - dropped)), x.new_zeros(())
+    )
 
 
 class FastMaskDropout(nn.Dropout):

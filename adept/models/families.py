@@ -75,7 +75,9 @@ def forward_flops(config: PretrainedConfig, source: int, target: int, shared: in
         encoder = source * (4 * width * inner + feed_forward)
         decoder = target * (8 * width * inner + feed_forward)
         weights = config.num_layers * encoder + config.num_decoder_layers * decoder + target * width * config.vocab_size
-        attention = config.num_layers * source**2 * inner + config.num_decoder_layers * target * (target * inner + source * heads * width)
+        attention = config.num_layers * source**2 * inner + config.num_decoder_layers * target * (
+            target * inner + source * heads * width
+        )
         return 2.0 * weights, 4.0 * attention
     width, layers, tokens = config.hidden_size, config.num_hidden_layers, source + target - 1
     if config.model_type == "codegen":

@@ -50,9 +50,13 @@ def load_model(
         model_config = transformers.AutoConfig.from_pretrained(**source)
         fields = [field for field in DROPOUT_FIELDS if hasattr(model_config, field)] if dropout is not None else []
         stored_as_run = precision == "bf16" and model_config.dtype == torch.bfloat16
-        kind = transformers.AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else transformers.AutoModelForCausalLM
+        kind = (
+            transformers.AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else transformers.AutoModelForCausalLM
+        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-        model = kind.from_pretrained(**source, dtype=torch.bfloat16 if stored_as_run else torch.float32, **dict.fromkeys(fields, dropout))
+        model = kind.from_pretrained(
+            **source, dtype=torch.bfloat16 if stored_as_run else torch.float32, **dict.fromkeys(fields, dropout)
+        )
     except Exception as error:  # what the libraries raise for damaged files has no base of its own
         if os.path.isdir(where):
             raise UserError(
@@ -66,8 +70,12 @@ def load_model(
         ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of model '{name}' has no end-of-sequence token, with which every target ends")
-    if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):  # ids beyond the vocabulary are the prompt's
-        raise UserError(f"model '{name}': its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,} rows")
+    if len(tokenizer) > (
+        rows := model.get_input_embeddings().num_embeddings
+    ):  # ids beyond the vocabulary are the prompt's
+        raise UserError(
+            f"model '{name}': its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,} rows"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, so any id will do
     return patch_attention_and_dropout(model.requires_grad_(False)), tokenizer
@@ -96,7 +104,9 @@ def shape_only_model(name: str) -> PreTrainedModel:
     try:
         config = transformers.AutoConfig.from_pretrained(locate(name), trust_remote_code=False)
     except Exception as error:  # what the libraries raise for damaged files has no base of its own
-        raise UserError(f"model '{name}' not found: {first_line(error)}; known without a hub: {', '.join([*SHAPES, BUNDLED])}") from error
+        raise UserError(
+            f"model '{name}' not found: {first_line(error)}; known without a hub: {', '.join([*SHAPES, BUNDLED])}"
+        ) from error
     kind = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     with torch.device("meta"):
         model = kind.from_config(config)

@@ -27,24 +27,48 @@ def apply_mask(scores: Tensor, mask: Tensor | None) -> Tensor:
 class MaskedBiasAttention(T5Attention):
     """The encoder's self-attention. What it passes on as position_bias holds the mask already: [B, H, T, T]."""
 
-    def forward(self, hidden_states: Tensor, mask=None, key_value_states=None, position_bias=None, past_key_values=None, **kwargs):
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask=None,
+        key_value_states=None,
+        position_bias=None,
+        past_key_values=None,
+        **kwargs,
+    ):
         """hidden_states [B, T, D], mask [B, 1, 1 or T, T] -> ([B, T, D], position_bias, weights)."""
         if position_bias is None:
             length = hidden_states.shape[1]
-            position_bias = self.compute_bias(length, length, device=hidden_states.device).to(hidden_states.dtype)  # [1, H, T, T]
-            position_bias = apply_mask(position_bias.contiguous(), mask)  # contiguous here, or every layer makes and keeps a copy that is
+            position_bias = self.compute_bias(length, length, device=hidden_states.device).to(
+                hidden_states.dtype
+            )  # [1, H, T, T]
+            position_bias = apply_mask(
+                position_bias.contiguous(), mask
+            )  # contiguous here, or every layer makes and keeps a copy that is
         if not (self.training and self.dropout and draws_own_masks(hidden_states)):
             return super().forward(hidden_states, None, key_value_states, position_bias, past_key_values, **kwargs)
         by_head = (*hidden_states.shape[:2], self.n_heads, self.key_value_proj_dim)
-        queries, keys, values = (project(hidden_states).view(by_head).transpose(1, 2) for project in (self.q, self.k, self.v))
-        weights = dropout((queries @ keys.transpose(2, 3) + position_bias).softmax(dim=-1), self.dropout, self.training)  # [B, H, T, T]
+        queries, keys, values = (
+            project(hidden_states).view(by_head).transpose(1, 2) for project in (self.q, self.k, self.v)
+        )
+        weights = dropout(
+            (queries @ keys.transpose(2, 3) + position_bias).softmax(dim=-1), self.dropout, self.training
+        )  # [B, H, T, T]
         return self.o((weights @ values).transpose(1, 2).flatten(2)), position_bias, weights
 
 
 class ShortTargetCrossAttention(T5Attention):
     """T5's cross-attention in another order of summation; same parameters, same result up to rounding, no cache of keys and values."""
 
-    def forward(self, hidden_states: Tensor, mask=None, key_value_states=None, position_bias=None, past_key_values=None, **kwargs):
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask=None,
+        key_value_states=None,
+        position_bias=None,
+        past_key_values=None,
+        **kwargs,
+    ):
         """hidden_states [B, L, D], key_value_states [B, T, D], mask [B, 1, L, T] -> ([B, L, D], position_bias, weights [B, H, L, T])."""
         if type(self.k) is not nn.Linear or type(self.v) is not nn.Linear:  # LoRA's are more than a matrix
             return super().forward(hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs)

@@ -23,7 +23,9 @@ def fixture_rows(task: str) -> list[dict]:
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
     """data/bundled/<name>-<digest of the fixtures>, made by the first who asks."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted([*FIXTURE_FOLDER.glob("*.jsonl"), Path(__file__)]))).hexdigest()[:8]
+    digest = hashlib.sha256(
+        b"".join(path.read_bytes() for path in sorted([*FIXTURE_FOLDER.glob("*.jsonl"), Path(__file__)]))
+    ).hexdigest()[:8]
     target = FOLDER / f"{name}-{digest}"
     if not target.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -51,7 +53,12 @@ def make_tokenizer(folder: Path, *, appends_eos: bool):
     import tokenizers
     import transformers
 
-    texts = [str(value) for path in sorted(FIXTURE_FOLDER.glob("*.jsonl")) for row in fixture_rows(path.stem) for value in row.values()]
+    texts = [
+        str(value)
+        for path in sorted(FIXTURE_FOLDER.glob("*.jsonl"))
+        for row in fixture_rows(path.stem)
+        for value in row.values()
+    ]
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
@@ -63,7 +70,9 @@ def make_tokenizer(folder: Path, *, appends_eos: bool):
     )
     backend.train_from_iterator(texts, trainer)
     if appends_eos:
-        backend.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+        backend.post_processor = tokenizers.processors.TemplateProcessing(
+            single="$A </s>", special_tokens=[("</s>", 1)]
+        )
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>")
     tokenizer.save_pretrained(folder)
     return tokenizer

@@ -20,7 +20,11 @@ from adept.config.run import RunConfig
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 
 
-DEPT_NAMES = {"prompt_embeddings": "prompt", "prompt_encoder.lora_embedding_A": "offset.a", "prompt_encoder.lora_embedding_B": "offset.b"}
+DEPT_NAMES = {
+    "prompt_embeddings": "prompt",
+    "prompt_encoder.lora_embedding_A": "offset.a",
+    "prompt_encoder.lora_embedding_B": "offset.b",
+}
 """Tensor names in adapters that DePT's authors released -> ours, below the input embedding."""
 
 
@@ -89,14 +93,23 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         weights = torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
     except Exception as error:  # torn files make torch.load raise nearly anything
         raise UserError(f"{folder} holds no readable adapter: {first_line(error, 120)}") from error
-    if not isinstance(weights, dict) or not all(isinstance(name, str) and is_plain(value) for name, value in weights.items()):
-        raise UserError(f"{folder} holds no readable adapter: adapter_model.bin should hold {{name: tensor}} and nothing else")
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and is_plain(value) for name, value in weights.items()
+    ):
+        raise UserError(
+            f"{folder} holds no readable adapter: adapter_model.bin should hold {{name: tensor}} and nothing else"
+        )
     return weights
 
 
 def is_plain(value: object) -> bool:
     """Whether it is a tensor as adapters have them: dense and in memory."""
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not value.is_quantized
+        and value.device.type == "cpu"
+    )
 
 
 def restore_adapter(model: nn.Module, folder: Path) -> None:

@@ -47,7 +47,9 @@ def claim_run(results_dir: str, run_id: str) -> Iterator[None]:
                     leftover.unlink(missing_ok=True)
             yield
         finally:
-            if is_same_file(path, file):  # removed while it is still locked: who waits for it sees that it is no longer the one at `path`
+            if is_same_file(
+                path, file
+            ):  # removed while it is still locked: who waits for it sees that it is no longer the one at `path`
                 path.unlink()
             with contextlib.suppress(OSError):  # not empty: something was done there
                 for folder in made:
@@ -68,9 +70,13 @@ def open_locked(path: Path, run_id: str) -> BinaryIO:
             file.seek(0)
             pid, _, host = file.read().decode(errors="replace").partition(" ")
             file.close()
-            raise RunClaimed(f"run {run_id} is being done by process {pid or 'unknown'} on host {host or 'unknown'}") from error
+            raise RunClaimed(
+                f"run {run_id} is being done by process {pid or 'unknown'} on host {host or 'unknown'}"
+            ) from error
         except OSError as error:
-            print_status(f"{path.parent} has no file locks ({error.strerror or error}): take care that no other process does {run_id}")
+            print_status(
+                f"{path.parent} has no file locks ({error.strerror or error}): take care that no other process does {run_id}"
+            )
             return file
         if is_same_file(path, file):
             return file

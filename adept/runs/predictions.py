@@ -33,7 +33,8 @@ def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequ
     """One line a test example: its id, the predicted string, the references, and its question where that has several rows."""
     lines = [
         json.dumps(
-            {"id": e.id, "prediction": p, "references": list(e.references)} | ({"group": e.group} if e.group != e.id else {}),
+            {"id": e.id, "prediction": p, "references": list(e.references)}
+            | ({"group": e.group} if e.group != e.id else {}),
             ensure_ascii=False,
         )
         for e, p in zip(examples, predictions, strict=True)

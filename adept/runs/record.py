@@ -69,7 +69,9 @@ def read_record(results_dir: str, run_id: str) -> dict | None:
         raise UserError(f"{path} is no readable run record ({error}); move it away to run again") from error
     check_record(record, path)
     if record["run_id"] != run_id:
-        raise UserError(f"{path} is the record of the run {record['run_id']}; give it that name, or move it away to run again")
+        raise UserError(
+            f"{path} is the record of the run {record['run_id']}; give it that name, or move it away to run again"
+        )
     return record
 
 
@@ -86,7 +88,9 @@ def check_record(record: Any, path: Path) -> None:
         if missing := sorted(part for part in parts if part not in record):
             raise UserError(f"{path} lacks {', '.join(missing)}; move it away to run again") from error
         part = min(parts, key=list(Record.model_fields).index)
-        raise UserError(f"{path}: '{part}' is {record[part]!r:.80}, which no run writes; move the file away to run again") from error
+        raise UserError(
+            f"{path}: '{part}' is {record[part]!r:.80}, which no run writes; move the file away to run again"
+        ) from error
 
 
 def refuse_constant(constant: str) -> NoReturn:
@@ -98,7 +102,9 @@ def finished_record(results_dir: str, run_id: str) -> dict | None:
     """read_record(), and removes what a process left that was killed between writing the record and tidying up."""
     record = read_record(results_dir, run_id)
     checkpoints = [*run_folder(results_dir, run_id).glob("checkpoint*.safetensors")]
-    if record is not None and (checkpoints or lock_path(results_dir, run_id).exists() or unfinished_files(results_dir, run_id)):
+    if record is not None and (
+        checkpoints or lock_path(results_dir, run_id).exists() or unfinished_files(results_dir, run_id)
+    ):
         # Where another process has the claim, it is removing them itself; where they cannot be removed, they do no harm.
         with contextlib.suppress(UserError, OSError), claim_run(results_dir, run_id):
             for path in checkpoints:

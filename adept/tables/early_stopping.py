@@ -78,7 +78,9 @@ def best_until(step: int, scores: Iterable[tuple[int, float]]) -> float | None:
 def evaluations(results_dir: str, run_id: str, metric: str) -> list[tuple[int, float]]:
     """(step, validation score) of a run that is finished, running or stopped."""
     if (record := read_record(results_dir, run_id)) is not None:
-        return [(entry["step"], entry["validation"][metric]) for entry in record["history"] if metric in entry["validation"]]
+        return [
+            (entry["step"], entry["validation"][metric]) for entry in record["history"] if metric in entry["validation"]
+        ]
     try:
         lines = (run_folder(results_dir, run_id) / "metrics.jsonl").read_bytes().splitlines()
     except OSError:
@@ -88,7 +90,12 @@ def evaluations(results_dir: str, run_id: str, metric: str) -> list[tuple[int, f
         try:
             entry = json.loads(line)
             history = HistoryEntry(step=entry["step"], validation={metric: entry[f"validation/{metric}"]})
-        except (ValueError, LookupError, TypeError, RecursionError):  # a line of losses, one that is being written, or a torn one
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            RecursionError,
+        ):  # a line of losses, one that is being written, or a torn one
             continue
         scores.append((history.step, history.validation[metric]))
     return scores

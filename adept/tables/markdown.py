@@ -14,7 +14,8 @@ def markdown(view: View) -> str:
     """The table with its heading, what was changed, notes of its records, differences that are no noise, and the number of missing runs."""
     table = view.table
     heading = [
-        f"{escape(column)} ({metric})" if metric and metric not in column else escape(column) for column, metric in view.columns.items()
+        f"{escape(column)} ({metric})" if metric and metric not in column else escape(column)
+        for column, metric in view.columns.items()
     ]
     lines = [f"**{escape(table.title)}**", ""]
     if table.profile or view.changed:
@@ -32,9 +33,13 @@ def markdown(view: View) -> str:
         ]
         lines.append(f"| {escape(row)} | {counted} | " + " | ".join(texts) + " |")
     for method, by_column in view.quoted.items():
-        texts = [f"{number(by_column[column].value)} \\|" if column in by_column else MISSING for column in view.columns]
+        texts = [
+            f"{number(by_column[column].value)} \\|" if column in by_column else MISSING for column in view.columns
+        ]
         if any(column in by_column for column in view.columns):
-            lines.append(f"| *{escape(method)}* | {next(iter(by_column.values())).params} | " + " | ".join(texts) + " |")
+            lines.append(
+                f"| *{escape(method)}* | {next(iter(by_column.values())).params} | " + " | ".join(texts) + " |"
+            )
     lines += ["", *legend(view)]
     lines += [table.note] if table.note else []
     lines += agreement(view)
@@ -64,7 +69,9 @@ def legend(view: View) -> list[str]:
             chance[task] = max(chance.get(task, 0), chance_difference(record))
     if chance:
         told = ", ".join(f"{points:.0f} ({task})" for task, points in chance.items())
-        lines.append(f"† Fewer than {SMALL_TEST} test rows: two single runs must differ by so many points to be told apart: {told}.")
+        lines.append(
+            f"† Fewer than {SMALL_TEST} test rows: two single runs must differ by so many points to be told apart: {told}."
+        )
     told = [
         f"{row} {column} {-test['difference']:+.1f} (95% {-test['high']:+.1f} to {-test['low']:+.1f}, p = {test['p']:.2g})"
         for (row, column), test in view.tests.items()
@@ -75,7 +82,12 @@ def legend(view: View) -> list[str]:
 
 
 def agreement(view: View) -> list[str]:
-    compared = [record["scoring_agreement"] for cell in view.all_cells for record in cell.records if "scoring_agreement" in record]
+    compared = [
+        record["scoring_agreement"]
+        for cell in view.all_cells
+        for record in cell.records
+        if "scoring_agreement" in record
+    ]
     if not compared:
         return []
     rows, same = sum(entry["rows"] for entry in compared), sum(entry["rows"] * entry["agreement"] for entry in compared)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from adept.base.atomic_files import write_atomically
 from adept.base.paths import ROOT
-
 from adept.tables.markdown import markdown, table_csv
 from adept.tables.report import QUANTITIES, build_view
 from adept.tables.table import Table
@@ -37,19 +36,22 @@ def publish_all(tables: Sequence[Table]) -> str:
 
     A table that a profile has not finished stands there as the paper has it.
     """
-    from adept.page import write_page
+    pass
 
     views = []
     for table in tables:
         view = build_view(table)
         unfinished = table.profile and view.missing
-        views.append(build_view(load_table(Path(table.path), {"results_dir": str(table.results_dir)})) if unfinished else view)
-    others = (build_view(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(tables[0].results_dir)})) for name in OTHERS)
+        views.append(
+            build_view(load_table(Path(table.path), {"results_dir": str(table.results_dir)})) if unfinished else view
+        )
+    others = (
+        build_view(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(tables[0].results_dir)}))
+        for name in OTHERS
+    )
     views += [view for view in others if not view.missing]
     folder = tables[0].results_dir
-    heading = (
-        "# Results\n\nEvery table of the paper with our runs beside it, made by `bash scripts/all_tables.sh`. As a page: index.html.\n"
-    )
+    heading = "# Results\n\nEvery table of the paper with our runs beside it, made by `bash scripts/all_tables.sh`. As a page: index.html.\n"
     write_atomically(folder / "README.md", "\n".join([heading, *(markdown(view) for view in views)]))
     write_page(views, folder / "index.html")
     return f"all tables: {folder / 'README.md'}, {folder / 'index.html'}"

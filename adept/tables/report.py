@@ -21,7 +21,9 @@ PAPER_STEPS = 300_000
 
 def offset_statistic(name: str):
     """Mean or variance of |offset| over the training set's tokens (Table 2); of |E| where the method has no offset."""
-    return lambda record: (record["offsets"].get("offset") or record["offsets"]["embeddings"])[name] if "offsets" in record else None
+    return lambda record: (
+        (record["offsets"].get("offset") or record["offsets"]["embeddings"])[name] if "offsets" in record else None
+    )
 
 
 QUANTITIES = {
@@ -63,11 +65,19 @@ class Cell:
     @property
     def difference(self) -> float | None:
         """Ours minus the paper's."""
-        return None if self.mean is None or self.paper is None or self.paper.value is None else self.mean - self.paper.value
+        return (
+            None
+            if self.mean is None or self.paper is None or self.paper.value is None
+            else self.mean - self.paper.value
+        )
 
     @property
     def small(self) -> bool:
-        return bool(self.records) and self.metric not in QUANTITIES and any(is_small_test(record) for record in self.records)
+        return (
+            bool(self.records)
+            and self.metric not in QUANTITIES
+            and any(is_small_test(record) for record in self.records)
+        )
 
     def ours(self) -> str:
         """ "mean ± std (n)", ± from two seeds on; a dagger where the test set is small."""
@@ -121,7 +131,9 @@ class View:
     def notes(self) -> list[str]:
         found: dict[str, None] = {}
         for cell in self.all_cells:
-            found |= dict.fromkeys(f"{record['config']['task']}: {note}" for record in cell.records for note in record["notes"])
+            found |= dict.fromkeys(
+                f"{record['config']['task']}: {note}" for record in cell.records for note in record["notes"]
+            )
         return list(found)
 
     @cached_property
@@ -137,10 +149,18 @@ class View:
             return predictions[run_id]
 
         for column in self.columns:
-            base = next((row[column] for name, row in self.cells.items() if name.split()[0] == "adept" and column in row), None)
+            base = next(
+                (row[column] for name, row in self.cells.items() if name.split()[0] == "adept" and column in row), None
+            )
             for row, by_column in self.cells.items():
                 cell = by_column.get(column)
-                if cell is None or base is None or cell is base or not (cell.records and base.records) or cell.metric in QUANTITIES:
+                if (
+                    cell is None
+                    or base is None
+                    or cell is base
+                    or not (cell.records and base.records)
+                    or cell.metric in QUANTITIES
+                ):
                     continue
                 if cell.metric.startswith("pass@") or cell.metric != base.metric:
                     continue
@@ -180,7 +200,9 @@ def select_configuration(runs: Sequence[PlannedRun]) -> tuple[list[dict], list[l
     there = [records for records in groups.values() if any(records.values())]
     whole = [records for records in there if all(records.get(seed) for seed in common)]
     best = max(whole or there, key=score, default={})
-    return [record for record in best.values() if record], [[record for record in records.values() if record] for records in there]
+    return [record for record in best.values() if record], [
+        [record for record in records.values() if record] for records in there
+    ]
 
 
 def value_of(record: dict, metric: str) -> float | None:
@@ -195,7 +217,11 @@ def build_view(table: Table) -> View:
         if run.shown:
             for quantity in run.quantities:
                 metric = task_of(run.config).reported if quantity == "score" else quantity
-                key = table.key(table.rows, run.config, quantity), table.key(table.columns, run.config, quantity), metric
+                key = (
+                    table.key(table.rows, run.config, quantity),
+                    table.key(table.columns, run.config, quantity),
+                    metric,
+                )
                 by_cell.setdefault(key, []).append(run)
     paper = {(entry.row, entry.column): entry for entry in published(table.name) if entry.row}
     cells: dict[str, dict[str, Cell]] = {}
@@ -204,7 +230,16 @@ def build_view(table: Table) -> View:
         values = [value for record in records if (value := value_of(record, metric)) is not None]
         missing = sum(not run.done for run in members)
         cells.setdefault(row, {})[column] = Cell(
-            row, column, metric, records, configurations, len(members), missing, paper.get((row, column)), values, members[0].config
+            row,
+            column,
+            metric,
+            records,
+            configurations,
+            len(members),
+            missing,
+            paper.get((row, column)),
+            values,
+            members[0].config,
         )
     columns: dict[str, str | None] = {}
     for by_column in cells.values():
@@ -219,10 +254,16 @@ def build_view(table: Table) -> View:
     for entry in published(table.name):
         if entry.row not in cells:
             quoted.setdefault(entry.method, {})[entry.column] = entry
-        elif entry.column not in cells[entry.row]:  # the paper has a task or method there that was not run (other columns of Table 15)
+        elif (
+            entry.column not in cells[entry.row]
+        ):  # the paper has a task or method there that was not run (other columns of Table 15)
             cells[entry.row][entry.column] = Cell(entry.row, entry.column, "", [], paper=entry)
             columns.setdefault(entry.column, "")
-    missing, pending, stopped = sum(not run.done for run in runs), sum(run.pending for run in runs), sum(run.stopped for run in runs)
+    missing, pending, stopped = (
+        sum(not run.done for run in runs),
+        sum(run.pending for run in runs),
+        sum(run.stopped for run in runs),
+    )
     return View(table, cells, columns, quoted, missing, len(runs), pending, stopped)
 
 

@@ -60,7 +60,9 @@ class TestedRun:
     def score(self, metric: str, questions: Sequence[int] | None = None) -> float:
         """Percent over these questions (by number, repeats count as often), or over all."""
         numbers = range(len(self.questions)) if questions is None else questions
-        rows = [(row, f"{copy}:{question}") for copy, question in enumerate(numbers) for row in self.questions[question]]
+        rows = [
+            (row, f"{copy}:{question}") for copy, question in enumerate(numbers) for row in self.questions[question]
+        ]
         return score(
             (metric,),
             Answers(
@@ -72,7 +74,9 @@ class TestedRun:
         )[metric]
 
 
-def paired_bootstrap(ours: Sequence[TestedRun], theirs: Sequence[TestedRun], metric: str, *, resamples: int = 1000, seed: int = 0) -> dict:
+def paired_bootstrap(
+    ours: Sequence[TestedRun], theirs: Sequence[TestedRun], metric: str, *, resamples: int = 1000, seed: int = 0
+) -> dict:
     """{"difference", "low", "high" in points, "p"}: ours minus theirs on the same test rows, averaged over the seeds of each.
 
     Questions are resampled with replacement (scipy.stats.bootstrap, percentile interval of 95%); p is two-sided, from the share of
@@ -102,7 +106,12 @@ def paired_bootstrap(ours: Sequence[TestedRun], theirs: Sequence[TestedRun], met
     numbers = np.arange(count)
     difference = float(statistic(numbers))
     done = stats.bootstrap(
-        (numbers,), statistic, n_resamples=resamples, vectorized=vectorized, method="percentile", rng=np.random.default_rng(seed)
+        (numbers,),
+        statistic,
+        n_resamples=resamples,
+        vectorized=vectorized,
+        method="percentile",
+        rng=np.random.default_rng(seed),
     )
     drawn = done.bootstrap_distribution
     other_side = min((drawn <= 0).mean(), (drawn >= 0).mean())

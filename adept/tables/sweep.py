@@ -35,7 +35,9 @@ class Progress:
 
     slots: int
     running: dict[str, Started] = field(default_factory=dict)  # by run id
-    elsewhere: dict[str, float] = field(default_factory=dict)  # run id -> when to look again whether another sweep is done with it
+    elsewhere: dict[str, float] = field(
+        default_factory=dict
+    )  # run id -> when to look again whether another sweep is done with it
     seconds: list[float] = field(default_factory=list)  # of the runs that this sweep finished
     failures: dict[str, list[str]] = field(default_factory=dict)  # run id -> outcome of each attempt
 
@@ -64,7 +66,13 @@ class Progress:
 
 def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{round(seconds)} s"
+    return (
+        f"{minutes // 60} h {minutes % 60} min"
+        if minutes >= 60
+        else f"{minutes} min"
+        if minutes
+        else f"{round(seconds)} s"
+    )
 
 
 def all_runs(tables: Sequence[Table]) -> list[PlannedRun]:
@@ -79,7 +87,9 @@ STACKED_TOKENS = 65_536
 MOST_STACKED = 8
 
 
-def group_into_stacks(ready: Sequence[PlannedRun], progress: Progress, most: int | None, on_gpu: bool) -> list[list[PlannedRun]]:
+def group_into_stacks(
+    ready: Sequence[PlannedRun], progress: Progress, most: int | None, on_gpu: bool
+) -> list[list[PlannedRun]]:
     """`ready` in stacks of runs that one slot takes together, at most `most` each.
 
     None: as many as a GPU, which single runs of short texts leave idle, gets work for; one on a CPU, which gains nothing. No more than keep
@@ -99,7 +109,9 @@ def group_into_stacks(ready: Sequence[PlannedRun], progress: Progress, most: int
     return made
 
 
-def carry_out(tables: Sequence[Table], launcher: Launcher, *, early_stopping: bool = False, stack: int | None = 1) -> dict[str, str]:
+def carry_out(
+    tables: Sequence[Table], launcher: Launcher, *, early_stopping: bool = False, stack: int | None = 1
+) -> dict[str, str]:
     """Runs whatever of the tables is not done, as finished runs decide it, until nothing more can be done.
 
     stack: the most runs that are trained together on one model; None: as many as help where the launcher is. Returns {run id: why} of the
@@ -111,20 +123,28 @@ def carry_out(tables: Sequence[Table], launcher: Launcher, *, early_stopping: bo
             clear_stop(run.config)
     news = True
     while True:
-        undone = [run for run in runs if not (run.pending or run.done or run.id in progress.failed or run.id in progress.running)]
+        undone = [
+            run
+            for run in runs
+            if not (run.pending or run.done or run.id in progress.failed or run.id in progress.running)
+        ]
         ready = [run for run in undone if progress.elsewhere.get(run.id, 0) <= time.monotonic()]
         for together in group_into_stacks(ready, progress, stack, launcher.on_gpu)[: launcher.slots - progress.busy]:
             ids = frozenset(run.id for run in together)
             for run in together:
                 progress.elsewhere.pop(run.id, None)
                 progress.running[run.id] = Started(run, ids)
-            judges = [EarlyStopping(run.config, run.rivals) if early_stopping and run.rivals else None for run in together]
+            judges = [
+                EarlyStopping(run.config, run.rivals) if early_stopping and run.rivals else None for run in together
+            ]
             launcher.submit([(run.config, judge) for run, judge in zip(together, judges, strict=True)])
         if not undone and not progress.running:
             print_status(progress.line(runs))
             for run in runs:
                 if run.record is not None:
-                    finished_record(run.config.results_dir, run.id)  # tidies up after a process that was killed when the record stood
+                    finished_record(
+                        run.config.results_dir, run.id
+                    )  # tidies up after a process that was killed when the record stood
             return progress.failed
         if news:
             print_status(progress.line(runs))

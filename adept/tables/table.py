@@ -114,7 +114,9 @@ class Table:
     def key(self, axes: tuple[str, ...], config: RunConfig, quantity: str = "") -> str:
         """The heading of the row or column that a run belongs to: its values of these options, without those that it does not have."""
         values = [quantity if name == QUANTITY else config.get(name) for name in axes]
-        return " ".join(filter(None, (self.labels.get(str(value), str(value)) for value in values if value is not None)))
+        return " ".join(
+            filter(None, (self.labels.get(str(value), str(value)) for value in values if value is not None))
+        )
 
     def cell(self, run: PlannedRun) -> tuple[str, str]:
         """(row, column) of a run."""
@@ -131,7 +133,9 @@ class Table:
             unique.setdefault((run.id, run.pending), run)
         return list(unique.values())
 
-    def _runs_of(self, entry: GridEntry, fields: Mapping[str, Any], by_entry: list[list[PlannedRun]]) -> list[PlannedRun]:
+    def _runs_of(
+        self, entry: GridEntry, fields: Mapping[str, Any], by_entry: list[list[PlannedRun]]
+    ) -> list[PlannedRun]:
         """The runs of one case of an entry. by_entry: those of the entries above it."""
         if entry.start is not None:
             parents = [runs for runs, other in zip(by_entry, self.grid, strict=False) if other.name == entry.start]
@@ -145,7 +149,9 @@ class Table:
             for flags, pending, start in made
         ]
 
-    def _children(self, parents: list[PlannedRun], fields: Mapping[str, Any]) -> list[tuple[dict, bool, tuple[str, str]]]:
+    def _children(
+        self, parents: list[PlannedRun], fields: Mapping[str, Any]
+    ) -> list[tuple[dict, bool, tuple[str, str]]]:
         """(flags, pending, start) of the runs that start from the best of `parents` of each cell and seed."""
         groups: dict[tuple, list[PlannedRun]] = {}
         for run in parents:
@@ -153,8 +159,12 @@ class Table:
         made = []
         for runs in groups.values():
             best, decided = best_run(runs)
-            start = {name: value for name, value in best.flags.items() if name not in ("init_from", "steps", "few_shot")}
-            given = {name: value for name, value in self.given.items() if name in fields or name not in {*start, "steps"}}
+            start = {
+                name: value for name, value in best.flags.items() if name not in ("init_from", "steps", "few_shot")
+            }
+            given = {
+                name: value for name, value in self.given.items() if name in fields or name not in {*start, "steps"}
+            }
             for flags in self._expand({**start, "steps": 0, **fields, "init_from": best.id}, given):
                 made.append((flags, not decided, self.cell(best)))
         return made

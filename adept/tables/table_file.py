@@ -157,7 +157,9 @@ def read_profile(name: str) -> Profile:
     """configs/profiles/<name>.yaml. Raises UserError for an unknown profile and for one that is wrong."""
     path = paths.ROOT / "configs" / "profiles" / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"unknown profile '{name}'; {nearest(name, [file.stem for file in path.parent.glob('*.yaml')])}")
+        raise UserError(
+            f"unknown profile '{name}'; {nearest(name, [file.stem for file in path.parent.glob('*.yaml')])}"
+        )
     return validate(Profile, read_yaml(path), str(path))
 
 

@@ -19,7 +19,8 @@ ROWS: tuple[Task, ...] = (
 TASKS: dict[str, Task] = {task.name: task for task in ROWS}
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    group: tuple(task.name for task in ROWS if group in task.groups) for group in ("glue", "superglue", "mrqa", "other", "code", "large")
+    group: tuple(task.name for task in ROWS if group in task.groups)
+    for group in ("glue", "superglue", "mrqa", "other", "code", "large")
 } | {"all": tuple(task.name for task in ROWS if task.sizes)}
 """Names that stand for several tasks, written "@glue" where a task name is; "@all" is the paper's 23."""
 

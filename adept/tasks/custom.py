@@ -88,7 +88,11 @@ class TaskFile(FileContent):
     def _holds_columns(cls, value: list) -> list:
         for entry in value:
             column = isinstance(entry, str) and entry
-            renamed = isinstance(entry, dict) and len(entry) == 1 and all(isinstance(s, str) for s in next(iter(entry.items())))
+            renamed = (
+                isinstance(entry, dict)
+                and len(entry) == 1
+                and all(isinstance(s, str) for s in next(iter(entry.items())))
+            )
             if not (column or renamed):
                 raise line_error(f"text: {entry!r:.40} is neither a column nor {{key: column}}")
         return value
@@ -99,7 +103,9 @@ class TaskFile(FileContent):
         words = list(value)
         are_words = all(isinstance(word, str) and word and word == word.strip() for word in words)
         if len(words) < 2 or not are_words or len(set(words)) < len(words):
-            raise line_error(f"'labels' must be at least two different words without blanks around them, not {words!r:.60} {QUOTE}")
+            raise line_error(
+                f"'labels' must be at least two different words without blanks around them, not {words!r:.60} {QUOTE}"
+            )
         if isinstance(value, dict):
             # 0 and false, or 1 and "1", are hardly meant as two classes, and a .csv file could not tell the latter.
             values = list(value.values())
@@ -149,14 +155,20 @@ class TaskFile(FileContent):
             )
 
     def _check_metrics(self) -> None:
-        allowed = [name for name in METRICS if not name.startswith("pass@") and (self.labels or name not in NEEDS_LABELS)]
+        allowed = [
+            name for name in METRICS if not name.startswith("pass@") and (self.labels or name not in NEEDS_LABELS)
+        ]
         for name in self.metric_names:
             if name not in allowed:
                 raise line_error(f"'metrics': {name!r} is not for this task; {nearest(str(name), allowed)}")
         if self.labels and len(self.labels) != 2 and (binary := set(self.metric_names) & set(NEEDS_TWO_CLASSES)):
-            raise line_error(f"'metrics': '{min(binary)}' is for two classes, and labels has {len(self.labels)}; f1_macro is for more")
+            raise line_error(
+                f"'metrics': '{min(binary)}' is for two classes, and labels has {len(self.labels)}; f1_macro is for more"
+            )
         if self.report and self.report not in self.metric_names:
-            raise line_error(f"'report' is {self.report!r}, which is none of its metrics: {', '.join(self.metric_names)}")
+            raise line_error(
+                f"'report' is {self.report!r}, which is none of its metrics: {', '.join(self.metric_names)}"
+            )
 
     @property
     def split_names(self) -> tuple[Any, ...]:

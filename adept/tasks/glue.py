@@ -15,7 +15,9 @@ ENTAILMENT = ("entailment", "not_entailment")
 class StsbOptions(TaskOptions):
     """STS-B's."""
 
-    stsb_rounding: Literal[0.2, 0.1] = option(0.2, "STS-B targets: 0.2 (T5), gold unrounded; or 0.1, gold rounded too (released code)")
+    stsb_rounding: Literal[0.2, 0.1] = option(
+        0.2, "STS-B targets: 0.2 (T5), gold unrounded; or 0.1, gold rounded too (released code)"
+    )
 
     def changes(self) -> dict[str, Any]:
         return {"target": similarity_to_tenths if self.stsb_rounding == 0.1 else similarity_to_fifths}

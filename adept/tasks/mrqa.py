@@ -17,8 +17,12 @@ class QuestionAnsweringOptions(TaskOptions):
     qa_references: Literal["all", "first"] = option(
         "all", "question answering: 'all' answers are right (max over them), or the 'first' alone (released code)"
     )
-    pad_punctuation: bool = option(True, "question answering: blanks around punctuation in texts and answers (released code, after T5)")
-    cut_references: bool = option(False, "free text: gold answers are cut to max_target_len tokens as predictions are (released code)")
+    pad_punctuation: bool = option(
+        True, "question answering: blanks around punctuation in texts and answers (released code, after T5)"
+    )
+    cut_references: bool = option(
+        False, "free text: gold answers are cut to max_target_len tokens as predictions are (released code)"
+    )
 
     def changes(self) -> dict[str, Any]:
         target = {"target": first_answer} if self.qa_references == "first" else {}
@@ -51,7 +55,9 @@ def pad_punctuation_if(wanted: bool, text: str) -> str:
 
 def question_context(row: Row, options: QuestionAnsweringOptions) -> str:
     """ "question: ... context: ..."."""
-    question, context = (pad_punctuation_if(options.pad_punctuation, text_value(row, column)) for column in ("question", "context"))
+    question, context = (
+        pad_punctuation_if(options.pad_punctuation, text_value(row, column)) for column in ("question", "context")
+    )
     return f"question: {question} context: {context}"
 
 
@@ -73,7 +79,9 @@ def printed_answers(row: Row, options: QuestionAnsweringOptions) -> Answer:
     return answer, (answer,)
 
 
-def question_answering(name: str, hub: str, groups: tuple[str, ...], sizes: tuple[int, int, int] | None, **fields) -> Task:
+def question_answering(
+    name: str, hub: str, groups: tuple[str, ...], sizes: tuple[int, int, int] | None, **fields
+) -> Task:
     """MRQA's form: context, question and a list of answers."""
     return Task(
         name, (hub, None), question_context, target=all_answers, metrics=("exact_match", "squad_f1"), report="squad_f1",

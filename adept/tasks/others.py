@@ -27,7 +27,8 @@ class ScitailOptions(TaskOptions):
     """SciTail's."""
 
     scitail_test: Literal["halves", "hub"] = option(
-        "halves", "SciTail is tested on the second of the validation set's 'halves' (Appendix D) or on the 'hub' test set"
+        "halves",
+        "SciTail is tested on the second of the validation set's 'halves' (Appendix D) or on the 'hub' test set",
     )
 
     def changes(self) -> dict[str, Any]:

@@ -18,7 +18,9 @@ class CsvText(str):
 def text_value(row: Row, column: str) -> str:
     """A column's value as text. Raises KeyError for a missing column, ValueError for one that holds no text or number."""
     value = row[column]
-    if value is None or isinstance(value, list | dict | bytes) or value != value:  # NaN is how tables write a missing text
+    if (
+        value is None or isinstance(value, list | dict | bytes) or value != value
+    ):  # NaN is how tables write a missing text
         raise ValueError(f"column '{column}' holds {value!r:.40} where text is needed")
     return str(value)
 

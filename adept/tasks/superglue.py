@@ -20,7 +20,9 @@ class RecordOptions(TaskOptions):
     record_scoring: Literal["query", "row"] = option(
         "query", "ReCoRD: by 'query', max over its answers; or by 'row', each with one answer (released code)"
     )
-    cut_references: bool = option(False, "free text: gold answers are cut to max_target_len tokens as predictions are (released code)")
+    cut_references: bool = option(
+        False, "free text: gold answers are cut to max_target_len tokens as predictions are (released code)"
+    )
 
     def changes(self) -> dict[str, Any]:
         by_row = {"target": record_own_answer, "group": None} if self.record_scoring == "row" else {}

@@ -23,7 +23,9 @@ class Split(enum.Enum):
     HALVE_VALIDATION = "validation permuted by split_seed: first half validates, second half tests"
     CARVE_1000 = "train permuted by split_seed: 1,000 rows validate, the rest train; the hub's validation tests"
     NATIVE = "the data set's own train, validation and test"
-    HALVE_ROWS = "the first half of the rows trains, the second tests, nothing validates: the last step's weights are tested"
+    HALVE_ROWS = (
+        "the first half of the rows trains, the second tests, nothing validates: the last step's weights are tested"
+    )
 
 
 class TaskOptions(Options):

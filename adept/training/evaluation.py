@@ -22,14 +22,18 @@ LEAST_FULL = {"cpu": 0.9, "cuda": 0.5}
 into launches."""
 
 
-def evaluate(session: Session, examples: list[Example], scoring: str | None = None) -> tuple[dict[str, float], list[str]]:
+def evaluate(
+    session: Session, examples: list[Example], scoring: str | None = None
+) -> tuple[dict[str, float], list[str]]:
     """({metric: percent}, predictions in the order of `examples`, those of drawn samples repeated).
 
     scoring: "generate" or "likelihood", in place of the config's.
     """
     examples = repeat_for_samples(session.task, examples)
     predictions = predict(session, examples, scoring)
-    scores = distributed.on_main_process(lambda: score(session.task.metrics, make_answers(session.task, examples, predictions)))
+    scores = distributed.on_main_process(
+        lambda: score(session.task.metrics, make_answers(session.task, examples, predictions))
+    )
     return scores, predictions
 
 
@@ -55,7 +59,12 @@ def compare_scoring(session: Session, examples: list[Example], test: dict[str, f
     other = ways[session.config.scoring == "generate"]
     scores, others = evaluate(session, examples, other)
     same = sum(a == b for a, b in zip(predictions, others, strict=True))
-    return {"rows": len(predictions), "agreement": 100 * same / len(predictions), session.config.scoring: test, other: scores}
+    return {
+        "rows": len(predictions),
+        "agreement": 100 * same / len(predictions),
+        session.config.scoring: test,
+        other: scores,
+    }
 
 
 # Prediction -------------------------------------------------------------------------------------------------------------
@@ -75,7 +84,9 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
     # Equal sources get equal answers unless they are drawn: ReCoRD's row per answer is predicted once a query.
     keys = [i if temperature(session) else example.source_ids for i, example in enumerate(examples)]
     distinct = list({key: i for i, key in enumerate(keys)}.values())
-    order = sorted(distinct, key=lambda i: -len(examples[i].source_ids))  # longest first: memory fails early, if it does
+    order = sorted(
+        distinct, key=lambda i: -len(examples[i].source_ids)
+    )  # longest first: memory fails early, if it does
 
     def predict_own_rows() -> dict:
         """{key: prediction} of this process's rows."""
@@ -194,7 +205,9 @@ def causal_logits(session: Session, batch: dict[str, Tensor], targets: Tensor, c
     model, device = session.model, session.device
     mask = batch["attention_mask"].repeat_interleave(choices, dim=0)
     positions = batch["attention_mask"].cumsum(dim=1) - 1
-    last = torch.tensor([positions.shape[1] - 1], device=device)  # as an index: slicing would make torch copy the head B times
+    last = torch.tensor(
+        [positions.shape[1] - 1], device=device
+    )  # as an index: slicing would make torch copy the head B times
     prefill = model(**batch, position_ids=positions.clamp(min=0), use_cache=True, logits_to_keep=last)
     prefill.past_key_values.batch_repeat_interleave(choices)
     answer = targets[:, :-1].clamp(min=0)  # the pads after EOS are predicted but not counted

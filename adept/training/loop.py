@@ -7,7 +7,13 @@ from functools import partial
 
 from adept.base.console import print_status
 from adept.config.run import RunConfig
-from adept.training.memory import OutOfMemoryInTraining, loading_remedies, release_memory, report_out_of_memory, training_remedies
+from adept.training.memory import (
+    OutOfMemoryInTraining,
+    loading_remedies,
+    release_memory,
+    report_out_of_memory,
+    training_remedies,
+)
 from adept.training.run import Run, SharedData, StoppingRule
 from adept.training.session import open_sessions
 from adept.training.signals import Interrupted, Signals
@@ -70,7 +76,9 @@ class Loop:
                 most = len(together) // 2
                 print_status(f"too little memory for {len(together)} runs together: {most} at a time")
                 continue
-            stepped = zip(together, results, strict=True)  # each goes to the end, so that all get their turn where not all fit at once
+            stepped = zip(
+                together, results, strict=True
+            )  # each goes to the end, so that all get their turn where not all fit at once
             self.call_each((run, partial(pass_or_raise, result, run.after_step)) for run, result in stepped)
 
     def open_sessions(self) -> None:

@@ -42,5 +42,7 @@ def batch_losses(model: nn.Module, batch: dict[str, Tensor], prefix: int, runs: 
 
 def compiled_batch_losses(device: torch.device, grad_accum: int) -> BatchLosses:
     """batch_losses() through torch.compile, on a GPU in one CUDA graph for each shape, so that launches do not limit a step's speed."""
-    graphs = device.type == "cuda" and grad_accum == 1  # summed gradients would lie in memory that the next replay overwrites
+    graphs = (
+        device.type == "cuda" and grad_accum == 1
+    )  # summed gradients would lie in memory that the next replay overwrites
     return torch.compile(batch_losses, mode="reduce-overhead" if graphs else None)

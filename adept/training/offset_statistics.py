@@ -9,21 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adept.config import UserError
-from adept.data import Example, pad
-from adept.embedding import PromptedEmbedding
-from adept.models import input_embedding_owner
+from adept.base.errors import UserError
+from adept.data.codec import pad
+from adept.data.example import Example
+from adept.methods.embedding import PromptedEmbedding
+from adept.models.families import input_embedding_owner
 
 if TYPE_CHECKING:
-    from adept.loop import Session
+    from adept.training.session import Session
 
 BINS = 40
 """The number of bins of a histogram of norms. Even, because neighbouring bins are merged in pairs."""
-
-
-def find_prompted_embedding(session: Session) -> PromptedEmbedding | None:
-    """The session's prompted embedding, or None if its method has none."""
-    return next((m for m in session.model.modules() if isinstance(m, PromptedEmbedding)), None)
 
 
 class MagnitudeStatistics:
@@ -92,7 +88,7 @@ def offset_statistics(session: Session, examples: Sequence[Example]) -> dict:
     """
     if not examples:
         raise UserError("no examples to measure offsets on")
-    codec, hook = session.codec, find_prompted_embedding(session)
+    codec, hook = session.codec, session.prompted_embedding
     embedding = hook or input_embedding_owner(session.model).get_input_embeddings()
     statistics: dict[str, MagnitudeStatistics] = {}
     width = len(codec.prompt_ids) + codec.max_source_len

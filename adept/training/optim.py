@@ -22,7 +22,9 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict]
             continue
         matching = [pattern for pattern in rates if re.fullmatch(pattern, name)]
         if len(matching) != 1:
-            raise ValueError(f"trainable parameter {name} matches {len(matching)} of the patterns {list(rates)}, not exactly one")
+            raise ValueError(
+                f"trainable parameter {name} matches {len(matching)} of the patterns {list(rates)}, not exactly one"
+            )
         groups[matching[0]].append(parameter)
     empty = [pattern for pattern, parameters in groups.items() if not parameters]
     if empty:
@@ -33,7 +35,9 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict]
 def make_optimizer(groups: list[dict], config: RunConfig) -> torch.optim.AdamW:
     """AdamW that remembers each group's peak rate as "initial_lr"."""
     fused = all(p.is_cuda for group in groups for p in group["params"])
-    optimizer = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps, weight_decay=config.weight_decay, fused=fused)
+    optimizer = torch.optim.AdamW(
+        groups, betas=(config.beta1, config.beta2), eps=config.eps, weight_decay=config.weight_decay, fused=fused
+    )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer

@@ -34,7 +34,9 @@ def restore_random_state(generators: dict, tensors: dict[str, Tensor], device: t
     Raises ValueError for what is none.
     """
     own = {
-        kind: tensors[name] for kind in ("cpu", "cuda", "mps") if (name := generator_name(f"random/{kind}", distributed.RANK)) in tensors
+        kind: tensors[name]
+        for kind in ("cpu", "cuda", "mps")
+        if (name := generator_name(f"random/{kind}", distributed.RANK)) in tensors
     }
     try:
         version, numbers, normal = generators["python"]

@@ -27,7 +27,7 @@ from adept.base.console import print_status
 from adept.base.errors import UserError, first_line
 from adept.runs.adapter import assign_weights
 from adept.runs.provenance import git_state
-from adept.training.random_state import random_state, restore_random_state
+from adept.training.random_state import generator_name, random_state, restore_random_state
 from adept.training.session import Session
 from adept.training.state import StoredState, StoredText, TrainState
 
@@ -82,7 +82,9 @@ class Checkpoints:
                 state.logged = file.seek(0, os.SEEK_END)
         best = {name: value for name, value in state.best.items() if name != "weights"}
         fields = {name: getattr(state, name) for name in StoredState.model_fields} | {"best": best}
-        tensors = {generator_name(name, rank): value for rank, values in enumerate(everyones) for name, value in values.items()}
+        tensors = {
+            generator_name(name, rank): value for rank, values in enumerate(everyones) for name, value in values.items()
+        }
         tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
         for name, parameter in self.session.trainables.items():
             tensors[f"weights/{name}"] = parameter.detach()
@@ -111,7 +113,14 @@ class Checkpoints:
                 problems.append(f"{path} {error}")
                 continue
             self.damaged = bool(problems)
-            print_status("; ".join([*problems, f"{self.identity['run_id']} goes on from step {state.step} of {self.session.config.steps}"]))
+            print_status(
+                "; ".join(
+                    [
+                        *problems,
+                        f"{self.identity['run_id']} goes on from step {state.step} of {self.session.config.steps}",
+                    ]
+                )
+            )
             break
         else:
             if problems:
@@ -130,7 +139,9 @@ class Checkpoints:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"cannot be read ({first_line(error, 80)})") from error
         if (schema := metadata.get("schema")) != str(SCHEMA):
-            raise CheckpointError(f"is of schema {schema}, not {SCHEMA}: another version of adept, or another program, wrote it")
+            raise CheckpointError(
+                f"is of schema {schema}, not {SCHEMA}: another version of adept, or another program, wrote it"
+            )
         text = metadata.get("state", "")
         if metadata.get("crc") != checksum(tensors, text):
             raise CheckpointError("is damaged: its checksum is wrong")
@@ -178,7 +189,9 @@ def parse_text(text: str) -> dict:
     except ValidationError as error:
         place = error.errors()[0]["loc"]
         if len(place) < 2:
-            raise CheckpointError(f"lacks one of {', '.join(StoredText.model_fields)}: another program wrote it") from error
+            raise CheckpointError(
+                f"lacks one of {', '.join(StoredText.model_fields)}: another program wrote it"
+            ) from error
         raise CheckpointError(f"holds no '{place[1]}' as this version of adept writes it") from error
     return stored
 
@@ -210,7 +223,9 @@ def checksum(tensors: dict[str, Tensor], text: str) -> str:
     return f"{total:08x}"
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, trainables: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, trainables: dict[str, Tensor], tensors: dict[str, Tensor]
+) -> None:
     """tensors: {"<key>/<parameter's name>": value}. The groups and their rates stay: the config and the step decide them."""
     numbers = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     state: dict[int, dict[str, Tensor]] = {}

@@ -14,13 +14,13 @@ from adept.config.run import RunConfig, task_of
 from adept.data.batches import training_batches
 from adept.data.codec import Codec
 from adept.data.dataset import Data, load_data
+from adept.metrics.sandbox.caller import require_protection
 from adept.runs.adapter import assign_weights, find_adapter, restore_adapter, save_adapter, snapshot
 from adept.runs.claim import claim_run
 from adept.runs.layout import run_folder
 from adept.runs.predictions import write_predictions
 from adept.runs.record import finished_record, read_record, write_record
 from adept.runs.tracking.tracker import make_tracker
-from adept.sandbox import require_protection
 from adept.training.evaluation import compare_scoring, evaluate, repeat_for_samples
 from adept.training.memory import OutOfMemoryInEvaluation, evaluation_remedies, loading_remedies, report_out_of_memory
 from adept.training.offset_statistics import offset_statistics
@@ -73,7 +73,9 @@ class Run:
     `record` is set when the run is finished.
     """
 
-    def __init__(self, config: RunConfig, signals: Signals, shared: SharedData, should_stop: StoppingRule | None = None):
+    def __init__(
+        self, config: RunConfig, signals: Signals, shared: SharedData, should_stop: StoppingRule | None = None
+    ):
         self.config, self.task = config, task_of(config)
         self.signals, self.shared, self.should_stop = signals, shared, should_stop
         self.resources = contextlib.ExitStack()
@@ -111,7 +113,9 @@ class Run:
         with self.signals.interrupt_at_once():
             self.data = self.shared.encode(config, session.codec)
         groups = parameter_groups(session.model, session.method.learning_rates())
-        self.groups = {group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups}
+        self.groups = {
+            group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups
+        }
         self.optimizer = make_optimizer(groups, config) if groups else None
         self.multiplier = schedule(config)
         checkpoints = Checkpoints(self.folder, session, self.optimizer, self.data.fingerprint)
@@ -139,7 +143,9 @@ class Run:
         """The input of the next optimizer step; the same again until after_step() has been called."""
         if self.step_input is None:
             started = time.perf_counter()
-            self.step_input = next_step_input(self.session, self.optimizer, self.batches, self.multiplier(self.state.step))
+            self.step_input = next_step_input(
+                self.session, self.optimizer, self.batches, self.multiplier(self.state.step)
+            )
             self.waited = time.perf_counter() - started
         return self.step_input
 

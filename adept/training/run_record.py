@@ -18,7 +18,9 @@ def make_record(session: Session, data: Data, param_groups: dict, state: TrainSt
     config, task = session.config, session.task
     notes = []
     if task.sizes and config.few_shot is None and tuple(data.sizes.values()) != task.sizes:
-        notes.append(f"sizes {'/'.join(map(str, data.sizes.values()))} differ from the paper's {'/'.join(map(str, task.sizes))}")
+        notes.append(
+            f"sizes {'/'.join(map(str, data.sizes.values()))} differ from the paper's {'/'.join(map(str, task.sizes))}"
+        )
     return {
         "schema": SCHEMA,
         "run_id": config.run_id,

@@ -74,7 +74,9 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones(1, device=device).item()  # "meta" makes tensors too, but without values
     except (RuntimeError, AssertionError, ImportError) as error:
-        raise UserError(f"--device {name} cannot be used here: {first_line(error, 100)}; --device auto takes what there is") from error
+        raise UserError(
+            f"--device {name} cannot be used here: {first_line(error, 100)}; --device auto takes what there is"
+        ) from error
     return device
 
 
@@ -109,10 +111,14 @@ def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
         check_combination(config, task_of(config))
         check_processes(config)
     pick_device(first.device)  # before gigabytes are read
-    model, tokenizer = load_model(first.model, revision=first.model_revision, precision=first.precision, dropout=first.model_dropout)
+    model, tokenizer = load_model(
+        first.model, revision=first.model_revision, precision=first.precision, dropout=first.model_dropout
+    )
     copies = [model, *(copy_sharing_parameters(model) for _ in configs[1:])]
     # Two passes: weights are rounded to bf16 only after every method has seen them as they were.
-    adapted = [value_or_user_error(apply_method, config, own, tokenizer) for config, own in zip(configs, copies, strict=True)]
+    adapted = [
+        value_or_user_error(apply_method, config, own, tokenizer) for config, own in zip(configs, copies, strict=True)
+    ]
     return [
         own if isinstance(own, UserError) else value_or_user_error(prepare_model, config, own, tokenizer)
         for config, own in zip(configs, adapted, strict=True)
@@ -127,7 +133,7 @@ def value_or_user_error(function, *arguments):
         return error
 
 
-def open_session_on(model: nn.Module, tokenizer, config: RunConfig, device: torch.device | None = None) -> Session:
+def open_session_on(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
     """open_session() with a model and a tokenizer at hand. Every parameter of the model is frozen; it is changed in place.
 
     device: in place of the config's.
@@ -142,7 +148,9 @@ def check_processes(config: RunConfig) -> None:
             f"--device {config.device} is one device, but torchrun started {distributed.WORLD} processes: --device cuda gives each its own"
         )
     if config.shard_model and distributed.WORLD == 1:
-        raise UserError("--shard_model shares the model out over several processes: torchrun --nproc_per_node 2 train.py ...")
+        raise UserError(
+            "--shard_model shares the model out over several processes: torchrun --nproc_per_node 2 train.py ..."
+        )
     if config.shard_model and config.method_options.trains_model:
         raise UserError(f"--shard_model shares out frozen weights, but method '{config.method}' trains the model's own")
 
@@ -161,7 +169,9 @@ def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
     task = task_of(config)
     require_code_permission(config, task)
     if task.cue is None and model.config.is_encoder_decoder:
-        raise UserError(f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m")
+        raise UserError(
+            f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m"
+        )
     seed_everything(config.seed)
     return config.method_options.apply(model, tokenizer)
 

@@ -37,9 +37,15 @@ def join_batches(batches: Sequence[dict[str, Tensor]], prefixes: Sequence[int]) 
     if "logits_to_keep" in batches[0]:
         places = [batch["logits_to_keep"] + left for left, batch in zip(lead, batches, strict=True)]
         whole["logits_to_keep"] = torch.cat(places).unique()
-        columns, count = [torch.searchsorted(whole["logits_to_keep"], place) for place in places], len(whole["logits_to_keep"])
+        columns, count = (
+            [torch.searchsorted(whole["logits_to_keep"], place) for place in places],
+            len(whole["logits_to_keep"]),
+        )
     else:
-        columns, count = [torch.arange(batch["labels"].shape[1]) for batch in batches], max(b["labels"].shape[1] for b in batches)
+        columns, count = (
+            [torch.arange(batch["labels"].shape[1]) for batch in batches],
+            max(b["labels"].shape[1] for b in batches),
+        )
     labels = torch.full((len(batches), rows, count), IGNORED)
     for part, column, batch in zip(labels, columns, batches, strict=True):
         part[: len(batch["labels"]), column] = batch["labels"]
@@ -53,7 +59,19 @@ def pad_block(tensor: Tensor, rows: int, left: int, width: int) -> Tensor:
     return torch.cat([padded, padded[-1:].expand(rows - len(padded), -1)])
 
 
-OWN_OPTIONS = {"method", "seed", "init_from", "steps", "schedule", "warmup_steps", "weight_decay", "beta1", "beta2", "eps", "max_grad_norm"}
+OWN_OPTIONS = {
+    "method",
+    "seed",
+    "init_from",
+    "steps",
+    "schedule",
+    "warmup_steps",
+    "weight_decay",
+    "beta1",
+    "beta2",
+    "eps",
+    "max_grad_norm",
+}
 """Options in which stacked runs may differ, besides those that only methods have."""
 
 
@@ -89,7 +107,9 @@ class Stack:
         self.sessions = tuple(sessions)
         first = self.sessions[0]
         self.device, self.prefix = first.device, max(session.shared_prefix for session in self.sessions)
-        self.hooks = [m for session in self.sessions for m in session.model.modules() if isinstance(m, PromptedEmbedding)]
+        self.hooks = [
+            m for session in self.sessions for m in session.model.modules() if isinstance(m, PromptedEmbedding)
+        ]
         if len(self.sessions) > 1:
             self.owner, self.embedding = input_embedding_owner(first.model), StackedEmbedding(self.hooks)
 

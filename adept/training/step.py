@@ -44,7 +44,9 @@ class StepResult:
     """How many runs were computed together."""
 
 
-def next_step_input(session: Session, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], multiplier: float) -> StepInput:
+def next_step_input(
+    session: Session, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], multiplier: float
+) -> StepInput:
     """The input of a step on the next --grad_accum of `batches`."""
     return StepInput(session, optimizer, tuple(itertools.islice(batches, session.config.grad_accum)), multiplier)
 

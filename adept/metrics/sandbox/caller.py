@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from adept.config import UserError
+from adept.base.errors import UserError
 from adept.metrics.sandbox.processes import available_layers, exit_reason, kill_child, script_folder, start_child
 from adept.metrics.sandbox.wire import EXITED
 

@@ -21,13 +21,21 @@ class Tracker:
     def __init__(self, config: RunConfig, folder: Path, groups: dict[str, dict], mirror, start: int = 0):
         """start: the steps that are done already. Lines are added to the metrics.jsonl that is there."""
         self.select_on, self.mirror = config.select_on, mirror
-        self.short = {name: "offset_lr" if "offset" in name else "prompt_lr" if name.endswith("prompt") else "lr" for name in groups}
+        self.short = {
+            name: "offset_lr" if "offset" in name else "prompt_lr" if name.endswith("prompt") else "lr"
+            for name in groups
+        }
         with report_disk_errors(folder / "metrics.jsonl"):
             folder.mkdir(parents=True, exist_ok=True)
             self.file = open(folder / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         interval = 0.5 if sys.stderr.isatty() else 60.0  # a log file needs no animation
         self.bar = tqdm(
-            total=config.steps, initial=start, desc=f"{config.task} {config.method}", unit="step", dynamic_ncols=True, mininterval=interval
+            total=config.steps,
+            initial=start,
+            desc=f"{config.task} {config.method}",
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=interval,
         )
         self.shown: dict[str, str] = {}
 

@@ -42,11 +42,15 @@ class WandbMirror:
                 job_type=config.method,
                 tags=[config.task, config.method, model_label(config.model), config.protocol],
                 config={**config.flat(), "run_id": config.run_id, "trainable_params": trained, "total_params": total},
-                dir=str(folder.absolute()),  # one process of wandb serves all runs of ours, and stays in the folder where it was started
+                dir=str(
+                    folder.absolute()
+                ),  # one process of wandb serves all runs of ours, and stays in the folder where it was started
                 settings=wandb.Settings(silent=True, console="off"),
             )
         except wandb.errors.Error as error:
-            raise UserError(f"wandb did not start: {str(error).splitlines()[0]}; WANDB_MODE=offline works without an account") from error
+            raise UserError(
+                f"wandb did not start: {str(error).splitlines()[0]}; WANDB_MODE=offline works without an account"
+            ) from error
         self.run.define_metric("validation/*", step_metric="step")
         self.run.define_metric("train/*", step_metric="step")
 

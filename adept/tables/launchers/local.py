@@ -35,7 +35,9 @@ class Worker:
 
     def submit(self, stack: Sequence[Job]) -> None:
         self.job = RunningStack.of(stack)
-        here = [(config.replace(device=self.device) if config.device == "auto" else config, stop) for config, stop in stack]
+        here = [
+            (config.replace(device=self.device) if config.device == "auto" else config, stop) for config, stop in stack
+        ]
         with contextlib.suppress(BrokenPipeError):  # it died just now: wait() will tell
             self.pipe.send(here)
 

@@ -27,7 +27,13 @@ class Ray:
         self.ray = ray
         environment = {"env_vars": {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}}
         try:
-            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="error", include_dashboard=False)
+            ray.init(
+                address=address,
+                runtime_env=environment,
+                log_to_driver=False,
+                logging_level="error",
+                include_dashboard=False,
+            )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"no Ray cluster at --ray_address {address}: {first_line(error, 100)}") from error
         there = ray.cluster_resources()
@@ -35,7 +41,9 @@ class Ray:
         self.slots = int(min(there.get(kind, 0) / need for kind, need in per_run.items() if need))
         if not self.slots:
             ray.shutdown()
-            raise UserError(f"the Ray cluster has no {per_run['GPU']:g} GPUs and 1 CPU for a run; --gpus_per_run 0 asks for no GPU")
+            raise UserError(
+                f"the Ray cluster has no {per_run['GPU']:g} GPUs and 1 CPU for a run; --gpus_per_run 0 asks for no GPU"
+            )
         self.slots, self.on_gpu = min(self.slots, workers or self.slots), per_run["GPU"] > 0
         self.task = ray.remote(num_cpus=1, num_gpus=per_run["GPU"], max_retries=0)(run_in_folder)
         self.running: dict[ray.ObjectRef, RunningStack] = {}
@@ -67,9 +75,13 @@ class Ray:
 
 def run_in_folder(folder: str, stack: Sequence[Job]) -> list[Outcome]:
     """A Ray task: runs where the sweep's relative paths mean what they mean there."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ray.cancel() sends it; a cluster started by nohup would ignore it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ray.cancel() sends it; a cluster started by nohup would ignore it
     try:
         os.chdir(folder)
     except OSError as error:
-        return [f"a machine of the Ray cluster cannot go to {folder}: {error.strerror}; its machines must share this folder"] * len(stack)
+        return [
+            f"a machine of the Ray cluster cannot go to {folder}: {error.strerror}; its machines must share this folder"
+        ] * len(stack)
     return run_stack_logged(stack)

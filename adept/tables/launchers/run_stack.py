@@ -51,7 +51,10 @@ def outcome_of(end: dict | Exception) -> Outcome:
         case Exception():
             traceback.print_exception(end)
             return "\n".join(
-                [f"{type(end).__name__}: {first_line(end)}", *"".join(traceback.format_exception(end)).splitlines()[-LAST_LINES:-1]]
+                [
+                    f"{type(end).__name__}: {first_line(end)}",
+                    *"".join(traceback.format_exception(end)).splitlines()[-LAST_LINES:-1],
+                ]
             )
     return None
 
@@ -111,5 +114,7 @@ class RunningStack:
             text = log_path(self.stack[0][0]).read_bytes()[self.start :].decode("utf-8", errors="replace")
         except OSError:
             text = ""
-        shown = [line.rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")]  # a progress bar as it was last
+        shown = [
+            line.rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")
+        ]  # a progress bar as it was last
         return ["\n".join([how, *[line for line in shown if line][-LAST_LINES:]])] * len(self.stack)
