@@ -2,10 +2,11 @@
 
 python tests/chaos.py [--kills 25] [--seed 0]
 
-A process dies by SIGKILL: by the clock, or (so that short moments are met too) before or after a certain call of a function that writes,
-evaluates or trains, or with a file half written. It is started again until the sweep is done; a sweep that gets done too early is followed
-by another. Then every record, adapter, prediction and log must equal those of an undisturbed sweep, time apart, and nothing else may lie
-about. The processes are forks of this one, which has imported everything and computed nothing.
+A process dies by SIGKILL: by the clock, or (so that short moments are met too) before or after a certain call of a
+function that writes, evaluates or trains, or with a file half written. It is started again until the sweep is done; a
+sweep that gets done too early is followed by another. Then every record, adapter, prediction and log must equal those
+of an undisturbed sweep, time apart, and nothing else may lie about. The processes are forks of this one, which has
+imported everything and computed nothing.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter as clock
 
+from adept.base.atomic_files import TEMPORARY
+from adept.runs.record import read_record
+from adept.runs.tracking.tracker import Tracker
+from adept.training.resume import Checkpoints
+
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from conftest import make_model, make_tokenizer, write_rows  # noqa: E402
-
-from adept import files, loop, results, resume, sweep, track  # noqa: E402
 
 TABLE = """
 title: Small runs
@@ -52,16 +56,16 @@ MOMENTS = [  # taken in turn: owner and function, and up to which of its calls o
     None,
     (os, "replace", 20),
     (loop, "train_step", 20),
-    (resume.Checkpoints, "remove", 2),
+    (Checkpoints, "remove", 2),
     None,
-    (track.Tracker, "line", 20),
-    (resume.Checkpoints, "load", 2),
-    (resume.Checkpoints, "save", 6),
+    (Tracker, "line", 20),
+    (Checkpoints, "load", 2),
+    (Checkpoints, "save", 6),
     (Path, "unlink", 4),
 ]
 
 
-# Processes --------------------------------------------------------------------------------------------------------------
+# Processes ------------------------------------------------------------------------------------------------------------
 
 
 def fork(log: Path, work: Callable[..., int], *arguments) -> int:
@@ -101,12 +105,12 @@ def die() -> None:
 
 
 def dying(owner: object, name: str, call: int, way: str, work: Callable[..., int], *arguments) -> int:
-    """work(*arguments), in which the process dies in the `call`-th call of owner.name: before it or after it. Syncs are those of files
-    being written, which are cut in half before."""
+    """work(*arguments), in which the process dies in the `call`-th call of owner.name: before it or after it. Syncs are
+    those of files being written, which are cut in half before."""
     original, calls = getattr(owner, name), itertools.count(1)
 
     def replacement(*given, **keywords):
-        if name == "fsync" and not os.readlink(f"/proc/self/fd/{given[0]}").endswith(files.TEMPORARY):
+        if name == "fsync" and not os.readlink(f"/proc/self/fd/{given[0]}").endswith(TEMPORARY):
             return original(*given)
         now = next(calls) == call
         if now and name == "fsync":
@@ -122,7 +126,7 @@ def dying(owner: object, name: str, call: int, way: str, work: Callable[..., int
     return work(*arguments)
 
 
-# Sweeps -----------------------------------------------------------------------------------------------------------------
+# Sweeps ---------------------------------------------------------------------------------------------------------------
 
 
 def make_table(folder: Path) -> Path:
@@ -138,16 +142,16 @@ def make_table(folder: Path) -> Path:
 
 def command(table: Path, results_dir: Path) -> int:
     """What `python -m adept.sweep` does. Each run that is begun is noted in RESULTS_DIR/begun."""
-    original = loop.complete
+    original = complete
 
     def noted(config, *rest):
         with open(results_dir / "begun", "a", encoding="utf-8") as file:
             file.write(f"{config.run_id}\n")
         return original(config, *rest)
 
-    loop.complete = noted
+    complete = noted
     results_dir.mkdir(parents=True, exist_ok=True)
-    return sweep.main([str(table), "--results_dir", str(results_dir)])
+    return main([str(table), "--results_dir", str(results_dir)])
 
 
 def outcome(results_dir: Path) -> dict[str, object]:
@@ -178,13 +182,15 @@ def same(undisturbed: dict[str, object], other: dict[str, object]) -> None:
 def whole_records(results_dir: Path) -> None:
     """Whatever is there under a record's name can be read as one."""
     for path in (results_dir / "runs").glob("[!.]*.json"):
-        assert results.find(str(results_dir), path.stem) is not None
+        assert read_record(str(results_dir), path.stem) is not None
 
 
 def chaos(folder: Path, kills: int = 25, seed: int = 0) -> dict:
-    """Kills `kills` processes. Returns {"kills", "by", "sweeps", "resumed", "seconds"}. Raises AssertionError when something is lost.
+    """Kills `kills` processes. Returns {"kills", "by", "sweeps", "resumed", "seconds"}. Raises AssertionError when
+    something is lost.
 
-    resumed: how often one of the runs went on from a checkpoint. To be called in a process that has not computed with torch.
+    resumed: how often one of the runs went on from a checkpoint. To be called in a process that has not computed with
+    torch.
     """
     chance, begun = random.Random(seed), clock()
     log, table, place = folder / "log", make_table(folder), folder / "sweep0"
@@ -214,11 +220,19 @@ def chaos(folder: Path, kills: int = 25, seed: int = 0) -> dict:
         else:
             by[moment[1] if moment else "clock"] += 1
     resumed = log.read_text().count("goes on from step")
-    return {"kills": by.total(), "by": dict(sorted(by.items())), "sweeps": sweeps, "resumed": resumed, "seconds": round(clock() - begun)}
+    return {
+        "kills": by.total(),
+        "by": dict(sorted(by.items())),
+        "sweeps": sweeps,
+        "resumed": resumed,
+        "seconds": round(clock() - begun),
+    }
 
 
 def twice(folder: Path) -> dict:
-    """Two sweeps over one folder at once. Returns {"runs", "begun"}. Raises AssertionError unless each run was begun once."""
+    """Two sweeps over one folder at once. Returns {"runs", "begun"}. Raises AssertionError unless each run was begun
+    once.
+    """
     log, table, place = folder / "log2", folder / "small.yaml", folder / "twice"
     both = [fork(log, command, table, place) for _ in range(2)]
     assert [ended(pid) for pid in both] == [0, 0], log.read_text()

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from adept.config import resolve
-from adept.tiny import fixture_rows, make_model, make_tokenizer, write_rows  # noqa: F401 - the tests import them from here
+from adept.config.layers import resolve
+from adept.data.fixtures import write_rows
+from adept.models.tiny import make_model, make_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -16,8 +17,14 @@ torch.set_num_threads(1)  # tiny models gain nothing from a second one, and lose
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz_seconds", type=float, default=30, help="time for all readers of tests/test_fuzz.py together")
-    parser.addoption("--write_golden", action="store_true", help="tests/test_golden.py writes golden.json in place of comparing with it")
+    parser.addoption(
+        "--fuzz_seconds", type=float, default=30, help="time for all readers of tests/test_fuzz.py together"
+    )
+    parser.addoption(
+        "--write_golden",
+        action="store_true",
+        help="tests/test_golden.py writes golden.json in place of comparing with it",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +78,7 @@ def make_config(model_folders, data_dir, tmp_path):
 @pytest.fixture(scope="session")
 def trained(model_folders, data_dir, tmp_path_factory) -> Path:
     """The folder of an ADePT adapter of SIZES, trained for two steps on the tiny T5."""
-    from adept.loop import run
+    from adept.training.loop import run
 
     folder = tmp_path_factory.mktemp("trained")
     config = resolve(
@@ -84,7 +91,9 @@ def trained(model_folders, data_dir, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def world(model_folders, data_dir, trained, tmp_path, monkeypatch) -> Path:
-    """The current folder, with links t5, llama, codegen, data and trained to tiny models, data and an adapter; no hub answers."""
+    """The current folder, with links t5, llama, codegen, data and trained to tiny models, data and an adapter; no hub
+    answers.
+    """
     for name, target in {**model_folders, "data": data_dir, "trained": trained}.items():
         (tmp_path / name).symlink_to(target)
     monkeypatch.chdir(tmp_path)

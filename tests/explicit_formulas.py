@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from conftest import fixture_rows
 
-from adept.data import Example
-from adept.embedding import PromptedEmbedding
-from adept.loop import open_session
+from adept.data.example import Example
+from adept.methods.embedding import PromptedEmbedding
 from adept.tasks import TASKS
+from adept.training.session import open_session
 
 
 def filled_session(make_config, family, method, **fields):

@@ -1,4 +1,5 @@
-"""One of two processes of tests/test_parallel.py: carries out the runs of a JSON file, [{"config": fields, ...}], one after the other.
+"""One of two processes of tests/test_parallel.py: carries out the runs of a JSON file, [{"config": fields, ...}], one
+after the other.
 
 float64: in double precision. dies: before that training step, and goes on. signal: [step, rank, number], and goes on.
 """
@@ -14,9 +15,11 @@ from unittest import mock
 
 import torch
 
-from adept import loop, parallel
-from adept.config import RunConfig
-from adept.stop import Stopped
+from adept.base import distributed
+from adept.config.run import RunConfig
+from adept.training.loop import run
+from adept.training.session import prepare_model
+from adept.training.signals import Interrupted
 
 
 class Killed(BaseException):
@@ -24,7 +27,7 @@ class Killed(BaseException):
 
 
 def in_float64() -> contextlib.AbstractContextManager:
-    original = loop.place
+    original = prepare_model
 
     def place(*arguments):
         session = original(*arguments)
@@ -49,33 +52,35 @@ def kill() -> None:
     raise Killed
 
 
-def carry_out(config: RunConfig, float64: bool = False, dies: int = 0, signal: tuple[int, int, int] | None = None) -> str:
+def carry_out(
+    config: RunConfig, float64: bool = False, dies: int = 0, signal: tuple[int, int, int] | None = None
+) -> str:
     """What became of the run's first life."""
     told = ""
     with in_float64() if float64 else contextlib.nullcontext():
         if dies:
             with before_step(dies, kill), contextlib.suppress(Killed):
-                loop.run(config)
+                run(config)
         if signal:
             step, rank, number = signal
             try:
-                with before_step(step, lambda: os.kill(os.getpid(), number) if rank == parallel.RANK else None):
-                    loop.run(config)
-            except Stopped as stop:
+                with before_step(step, lambda: os.kill(os.getpid(), number) if rank == distributed.RANK else None):
+                    run(config)
+            except Interrupted as stop:
                 told = str(stop)
-        record = loop.run(config)
+        record = run(config)
     assert record["config"] == dataclasses.asdict(config)  # in every process
     return told
 
 
 def main(path: Path) -> None:
     torch.set_num_threads(1)
-    parallel.start()
+    distributed.initialize()
     told = []
     for job in json.loads(path.read_text()):
         told.append(carry_out(RunConfig(**job.pop("config")), **job))
-    path.with_name(f"told.{parallel.RANK}.json").write_text(json.dumps(told))
-    parallel.leave(0)
+    path.with_name(f"told.{distributed.RANK}.json").write_text(json.dumps(told))
+    distributed.shutdown(0)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from adept.results import git_state, write_atomically  # noqa: E402
+from adept.base.atomic_files import write_atomically
+from adept.runs.provenance import git_state
 
 GROUPS = {
     "mistakes in flags, YAML, data, adapters and records": ("tests/test_bad_input.py",),
     "other people's files and secrets": ("tests/test_security.py",),
-    "programs in the sandbox, right, wrong and hostile": ("tests/metrics/test_sandbox.py", "tests/metrics/test_sandbox_attacks.py"),
+    "programs in the sandbox, right, wrong and hostile": (
+        "tests/metrics/test_sandbox.py",
+        "tests/metrics/test_sandbox_attacks.py",
+    ),
     "full disks, folders that cannot be written to, too little memory": ("tests/test_trouble.py",),
     "runs killed and resumed bit for bit, checkpoints that must be refused": ("tests/test_resume.py",),
     "claims of living and dead processes": ("tests/test_claims.py",),
@@ -30,7 +34,9 @@ GROUPS = {
 
 def pytest(*arguments: str) -> str:
     """What pytest printed. Exits with its output where a test fails: a failure is no figure."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(done.stdout[-3000:])
     return done.stdout
@@ -46,7 +52,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--fuzz_seconds", type=float, default=600)
     options = parser.parse_args(arguments)
     chaos = subprocess.run(
-        [sys.executable, "tests/chaos.py", "--kills", str(options.kills)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "tests/chaos.py", "--kills", str(options.kills)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     survived = json.loads(chaos.stdout.splitlines()[-1])
     fuzzed = re.findall(r"^(.+): ([\d,]+) files, ([\d,]+) read, ([\d,]+) refused$", pytest(

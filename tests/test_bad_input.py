@@ -1,5 +1,5 @@
-"""Bad input of every kind, through the commands as a user gives them: exit code 2, one line that names the thing and the remedy, and
-nothing written. tests/test_task_file.py has some hundred more of task files and their data."""
+"""Bad input of every kind, through the commands as a user gives them: exit code 2, one line that names the thing and
+the remedy, and nothing written. tests/test_task_file.py has some hundred more of task files and their data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from conftest import fixture_rows
 from safetensors.torch import load_file, save_file
 
 import train
-from adept import checkpoint, report, sweep
-from adept.config import UserError, resolve
+from adept.base.errors import UserError
+from adept.commands.bench import main
+from adept.config.layers import resolve
+from adept.serving.load import load
 
 TRAIN = "--model t5 --data_dir data --results_dir results --device cpu --steps 2 --batch_size 4 --max_source_len 64"
 TINY = "--task rte --prompt_len 5 --bottleneck 3"
@@ -29,9 +31,10 @@ TINY = "--task rte --prompt_len 5 --bottleneck 3"
 
 @dataclass(frozen=True)
 class Case:
-    """command: a program (train, sweep, report, or load for the API's checkpoint.load) and its words; TRAIN comes before train's.
+    """command: a program (train, sweep, report, or load for the API's load) and its words; TRAIN comes before train's.
 
-    named: what the line must hold. files and make(world) lay out the current folder, where t5, llama, codegen, data and trained lie.
+    named: what the line must hold. files and make(world) lay out the current folder, where t5, llama, codegen, data and
+    trained lie.
     """
 
     command: str
@@ -47,19 +50,19 @@ def call(command: str) -> int:
         case "train":
             return train.main([*TRAIN.split(), *words])
         case "sweep":
-            return sweep.main([*words, "--results_dir", "results"])
+            return main([*words, "--results_dir", "results"])
         case "report":
-            return report.main([*words, "--results_dir", "results"])
+            return main([*words, "--results_dir", "results"])
         case "load":
             try:
-                checkpoint.load(*words, results_dir="results")
+                load(*words, results_dir="results")
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 2
             return 0
 
 
-# What lies in the folder ------------------------------------------------------------------------------------------------
+# What lies in the folder ----------------------------------------------------------------------------------------------
 
 
 class Touch:
@@ -70,7 +73,9 @@ class Touch:
 
 
 def adapter(weights: Callable[[dict], object] = dict, **fields) -> Callable[[], None]:
-    """Makes `adapter`, a copy of the trained one, with its weights changed in place and `fields` of its config changed (None: left out)."""
+    """Makes `adapter`, a copy of the trained one, with its weights changed in place and `fields` of its config changed
+    (None: left out).
+    """
 
     def make() -> None:
         shutil.copytree("trained", "adapter")
@@ -78,7 +83,9 @@ def adapter(weights: Callable[[dict], object] = dict, **fields) -> Callable[[], 
         weights(tensors)
         save_file(tensors, "adapter/adapter.safetensors")
         description = json.loads(Path("adapter/adapter.json").read_text())
-        description["config"] = {name: value for name, value in {**description["config"], **fields}.items() if value is not GONE}
+        description["config"] = {
+            name: value for name, value in {**description["config"], **fields}.items() if value is not GONE
+        }
         Path("adapter/adapter.json").write_text(json.dumps(description))
 
     return make
@@ -125,9 +132,15 @@ def pickled_model() -> None:
 
 
 def own_code(content: bytes) -> bytes:
-    """A config.json that wants the folder's code run. "foreign" is no type that transformers knows, so nothing else could load it."""
+    """A config.json that wants the folder's code run. "foreign" is no type that transformers knows, so nothing else
+    could load it.
+    """
     Path("model/foreign.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
-    classes = {"AutoConfig": "foreign.Config", "AutoModelForSeq2SeqLM": "foreign.Model", "AutoModelForCausalLM": "foreign.Model"}
+    classes = {
+        "AutoConfig": "foreign.Config",
+        "AutoModelForSeq2SeqLM": "foreign.Model",
+        "AutoModelForCausalLM": "foreign.Model",
+    }
     return json.dumps({**json.loads(content), "model_type": "foreign", "auto_map": classes}).encode()
 
 
@@ -140,7 +153,9 @@ def long_tokenizer(content: bytes) -> bytes:
 
 
 def rows(*changed: dict, task: str = "rte", split: str = "train") -> dict[str, str]:
-    """{path: content} of a data folder `mine`: the fixture's rows, and behind them the first one with each of the changes."""
+    """{path: content} of a data folder `mine`: the fixture's rows, and behind them the first one with each of the
+    changes.
+    """
     first, *others = fixture_rows(task)
     lines = [first, *others, *({k: v for k, v in {**first, **change}.items() if v is not GONE} for change in changed)]
     return {f"mine/{task}/{split}.jsonl": "".join(json.dumps(row) + "\n" for row in lines)}
@@ -218,7 +233,7 @@ def reported(*named: str, make: Callable[[], None]) -> Case:
     return Case("report table.yaml", ("results/runs/t5-rte-pt-", *named), TABLE, make)
 
 
-# The cases --------------------------------------------------------------------------------------------------------------
+# The cases ------------------------------------------------------------------------------------------------------------
 
 FLAGS = {
     "a misspelt flag": Case("train --task rte --botleneck 10", ("unknown flag --botleneck", "did you mean 'bottleneck'?")),
@@ -289,7 +304,11 @@ FLAGS = {
 
 def edit_tokenizer_to_drop_blanks(folder: str) -> None:
     path = Path(folder, "tokenizer.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}}))
+    path.write_text(
+        json.dumps(
+            json.loads(path.read_text()) | {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}}
+        )
+    )
 
 
 YAML = {
@@ -530,7 +549,7 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
-# The test ---------------------------------------------------------------------------------------------------------------
+# The test -------------------------------------------------------------------------------------------------------------
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int]]:

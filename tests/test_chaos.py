@@ -9,7 +9,9 @@ from conftest import ROOT
 
 def test_killed_sweeps_and_two_at_once():
     """Six kills; python tests/chaos.py --kills 25 does more."""
-    done = subprocess.run([sys.executable, str(ROOT / "tests" / "chaos.py"), "--kills", "6"], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "chaos.py"), "--kills", "6"], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["kills"] == 6 and {"fsync", "evaluate", "write"} <= report["by"].keys()

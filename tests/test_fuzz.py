@@ -1,10 +1,11 @@
-"""Every reader of files, given files that nobody wrote: each ends in a normal result or in a UserError, never in another exception, never
-in a hang.
+"""Every reader of files, given files that nobody wrote: each ends in a normal result or in a UserError, never in
+another exception, never in a hang.
 
 python -m pytest tests/test_fuzz.py --fuzz_seconds 600 -s      ten minutes over all readers; -s shows how many files each one got
 
-Inputs are valid files with bytes flipped, cut, doubled or put in (`mutated`), and values of all kinds where a file has its own
-(`rearranged`). Hypothesis draws them, the same ones in the same order every time, and reduces what fails to the shortest.
+Inputs are valid files with bytes flipped, cut, doubled or put in (`mutated`), and values of all kinds where a file has
+its own (`rearranged`). Hypothesis draws them, the same ones in the same order every time, and reduces what fails to the
+shortest.
 """
 
 from __future__ import annotations
@@ -33,18 +34,28 @@ from conftest import SIZES, fixture_rows
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from adept import checkpoint, early, loop, results, resume, sweep
-from adept.config import UserError, resolve
-from adept.data import load_data, read_rows, render
-from adept.loop import open_session
-from adept.significance import Predictions
-from adept.tasks import TASKS, task_of
+from adept.base.errors import UserError
+from adept.config.layers import resolve
+from adept.config.run import task_of
+from adept.data.dataset import load_data, render_rows
+from adept.data.sources import read_rows
+from adept.runs.adapter import DESCRIPTION, WEIGHTS, restore_adapter
+from adept.runs.layout import run_folder
+from adept.runs.record import SCHEMA, read_record
+from adept.serving.load import load
+from adept.tables.early_stopping import best_until, evaluations
+from adept.tables.significance import TestedRun
+from adept.tables.table_file import load_table
+from adept.tasks import TASKS
+from adept.training.loop import run
+from adept.training.resume import Checkpoints, checksum
+from adept.training.session import open_session
 
 LONGEST = 10
 """Seconds that one file may take; most take some milliseconds."""
 
 
-# Inputs -----------------------------------------------------------------------------------------------------------------
+# Inputs ---------------------------------------------------------------------------------------------------------------
 
 PIECES = [
     b"\0", b"\xff" * 8, b"\n", b"\r", b"\t", b" ", b"{", b"}", b"[", b"]", b'"', b"'", b",", b":", b": ", b"- ", b"|", b"#", b"&a ", b"*a",
@@ -66,7 +77,9 @@ def mutated(draw, valid: bytes) -> bytes:
         at = draw(st.integers(0, len(begins or content)))
         at = begins[at - 1] if begins else at
         end = min(len(content), at + draw(st.integers(1, 64)))
-        match draw(st.sampled_from(("piece", "piece", "piece", "flip", "set", "replace", "cut", "remove", "double", "move"))):
+        match draw(
+            st.sampled_from(("piece", "piece", "piece", "flip", "set", "replace", "cut", "remove", "double", "move"))
+        ):
             case "flip" if at < len(content):
                 content[at] ^= 1 << draw(st.integers(0, 7))
             case "set" if at < len(content):
@@ -95,11 +108,30 @@ PLAIN = (
     | st.floats()
     | st.text(max_size=20)
     | st.sampled_from(
-        ["", " ", "none", "auto", "rte", "adept", "@glue", "\ud800", "\0", "a\nb", "../../x", "x" * 5000, "\x1b[2J", "é", "I32", "BF16"]
+        [
+            "",
+            " ",
+            "none",
+            "auto",
+            "rte",
+            "adept",
+            "@glue",
+            "\ud800",
+            "\0",
+            "a\nb",
+            "../../x",
+            "x" * 5000,
+            "\x1b[2J",
+            "é",
+            "I32",
+            "BF16",
+        ]
     )
 )
 VALUES = st.recursive(
-    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
 )
 
 
@@ -155,12 +187,14 @@ def as_parquet(rows: list) -> bytes:
     return file.getvalue()
 
 
-def files(valid: bytes, structure: object = None, write: Callable[[object], bytes] | None = None) -> st.SearchStrategy[bytes]:
+def files(
+    valid: bytes, structure: object = None, write: Callable[[object], bytes] | None = None
+) -> st.SearchStrategy[bytes]:
     """Mutations of a valid file and, where its structure is given, files of rearranged structures."""
     return mutated(valid) if write is None else mutated(valid) | rearranged(structure).map(write)
 
 
-# Readers ----------------------------------------------------------------------------------------------------------------
+# Readers --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -176,10 +210,10 @@ def adapter_weights(world: Path) -> Reader:
     """adapter.safetensors, as --init_from reads it."""
     folder = Path(shutil.copytree("trained", "adapter"))
     session = open_session(resolve({"task": "rte", "model": "t5", "device": "cpu", **SIZES["adept"]}))
-    content = (path := folder / checkpoint.WEIGHTS).read_bytes()
+    content = (path := folder / WEIGHTS).read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     inputs = files(content, json.loads(content[8:start]), as_safetensors(content[start:]))
-    return Reader(path, inputs, lambda: checkpoint.restore(session.model, folder))
+    return Reader(path, inputs, lambda: restore_adapter(session.model, folder))
 
 
 def foreign_weights(world: Path) -> Reader:
@@ -188,15 +222,15 @@ def foreign_weights(world: Path) -> Reader:
     folder.mkdir()
     session = open_session(resolve({"task": "rte", "model": "t5", "device": "cpu", "method": "pt", "prompt_len": 5}))
     torch.save({"prompt_embeddings": torch.ones(5, 32)}, path := folder / "adapter_model.bin")
-    return Reader(path, files(path.read_bytes()), lambda: checkpoint.restore(session.model, folder))
+    return Reader(path, files(path.read_bytes()), lambda: restore_adapter(session.model, folder))
 
 
 def adapter_description(world: Path) -> Reader:
-    """adapter.json, as checkpoint.load reads it."""
+    """adapter.json, as load reads it."""
     folder = Path(shutil.copytree("trained", "adapter"))
-    path = folder / checkpoint.DESCRIPTION
+    path = folder / DESCRIPTION
     valid = path.read_bytes()
-    return Reader(path, files(valid, json.loads(valid), as_json), lambda: checkpoint.load("adapter", model="t5", device="cpu"))
+    return Reader(path, files(valid, json.loads(valid), as_json), lambda: load("adapter", model="t5", device="cpu"))
 
 
 def run_record(world: Path) -> Reader:
@@ -205,19 +239,25 @@ def run_record(world: Path) -> Reader:
     valid = Path("trained").resolve().with_suffix(".json").read_bytes()
     run_id = json.loads(valid)["run_id"]
     return Reader(
-        folder / f"{run_id}.json", files(valid, json.loads(valid), as_json), lambda: results.table_line(results.find("results", run_id))
+        folder / f"{run_id}.json",
+        files(valid, json.loads(valid), as_json),
+        lambda: table_line(read_record("results", run_id)),
     )
 
 
 def log(world: Path) -> Reader:
     """metrics.jsonl of a run that goes on, as early stopping reads it: whatever cannot be read counts as not written."""
-    path = results.run_folder("results", "rival") / "metrics.jsonl"
+    path = run_folder("results", "rival") / "metrics.jsonl"
     path.parent.mkdir(parents=True)
-    entries = [{"step": step, kind: value} for step in (2, 4) for kind, value in (("train/loss", 0.5), ("validation/accuracy", 60.0))]
+    entries = [
+        {"step": step, kind: value}
+        for step in (2, 4)
+        for kind, value in (("train/loss", 0.5), ("validation/accuracy", 60.0))
+    ]
 
     def read() -> None:
-        scores = early.evaluations("results", "rival", "accuracy")
-        early.best_until(4, scores)
+        scores = evaluations("results", "rival", "accuracy")
+        best_until(4, scores)
         if not scores:
             raise UserError("nothing is known of it")
 
@@ -227,26 +267,36 @@ def log(world: Path) -> Reader:
 def predictions(world: Path) -> Reader:
     """predictions.jsonl, as the significance of a difference reads it."""
     record = json.loads(Path("trained").resolve().with_suffix(".json").read_text())
-    path = results.run_folder("results", record["run_id"]) / "predictions.jsonl"
+    path = run_folder("results", record["run_id"]) / "predictions.jsonl"
     path.parent.mkdir(parents=True)
     valid = Path("trained/predictions.jsonl").read_bytes()
     rows = [json.loads(line) for line in valid.splitlines()]
-    return Reader(path, files(valid, rows, as_lines), lambda: Predictions(record, "results").score("accuracy"))
+    return Reader(path, files(valid, rows, as_lines), lambda: TestedRun(record, "results").score("accuracy"))
 
 
 def training_state(world: Path) -> Reader:
     """checkpoint.safetensors, as a killed run reads it. Half of the files have a checksum that is right."""
-    shape = {"steps": 3, "eval_every": 2, "batch_size": 4, "max_source_len": 64, "eval_rows": 4, "save_every": 1, "bottleneck_dropout": 0.1}
+    shape = {
+        "steps": 3,
+        "eval_every": 2,
+        "batch_size": 4,
+        "max_source_len": 64,
+        "eval_rows": 4,
+        "save_every": 1,
+        "bottleneck_dropout": 0.1,
+    }
     config = resolve({"task": "rte", "model": "t5", "data_dir": "data", "device": "cpu", **SIZES["adept"], **shape})
-    kept = resume.Checkpoints.remove
-    resume.Checkpoints.remove = lambda _: None
+    kept = Checkpoints.remove
+    Checkpoints.remove = lambda _: None
     try:
-        loop.run(config)
+        run(config)
     finally:
-        resume.Checkpoints.remove = kept
+        Checkpoints.remove = kept
     session = open_session(config)
-    optimizer = loop.make_optimizer(loop.parameter_groups(session.model, loop.METHODS[config.method].lrs, config), config)
-    checkpoints = resume.Checkpoints(results.run_folder("results", config.run_id), session, optimizer, "")
+    optimizer = loop.make_optimizer(
+        loop.parameter_groups(session.model, loop.METHODS[config.method].lrs, config), config
+    )
+    checkpoints = Checkpoints(run_folder("results", config.run_id), session, optimizer, "")
     path = checkpoints.newest
     checkpoints.previous.unlink()
     content = path.read_bytes()
@@ -260,14 +310,14 @@ def training_state(world: Path) -> Reader:
         """The checkpoint with another JSON, or text in its place."""
         text = text if isinstance(text, str) else json.dumps(text)
         text = text.encode(errors="replace").decode()
-        return safetensors.torch.save(tensors, {"schema": str(resume.SCHEMA), "crc": resume.checksum(tensors, text), "state": text})
+        return safetensors.torch.save(tensors, {"schema": str(SCHEMA), "crc": checksum(tensors, text), "state": text})
 
     def resealed(header: object) -> bytes:
         """The checkpoint with another header, and the checksum that belongs to it where the file can be read."""
         file = as_safetensors(content[start:])(header)
         try:
             others, (text,) = safetensors.torch.load(file), [header["__metadata__"]["state"]]
-            return safetensors.torch.save(others, {**header["__metadata__"], "crc": resume.checksum(others, text)})
+            return safetensors.torch.save(others, {**header["__metadata__"], "crc": checksum(others, text)})
         except Exception:
             return file
 
@@ -312,7 +362,9 @@ LAYER = {
 
 def yaml_layer(world: Path) -> Reader:
     """--config."""
-    return Reader(Path("mine.yaml"), files(as_yaml(LAYER), LAYER, as_yaml), lambda: resolve({"task": "rte"}, "mine.yaml").run_id)
+    return Reader(
+        Path("mine.yaml"), files(as_yaml(LAYER), LAYER, as_yaml), lambda: resolve({"task": "rte"}, "mine.yaml").run_id
+    )
 
 
 TABLE = {
@@ -326,7 +378,7 @@ def table_file(world: Path) -> Reader:
     """A table's YAML, with its runs."""
 
     def read() -> None:
-        sweep.load_table(Path("table.yaml"), {}).runs()
+        load_table(Path("table.yaml"), {}).runs()
 
     return Reader(Path("table.yaml"), files(as_yaml(TABLE), TABLE, as_yaml), read)
 
@@ -344,7 +396,7 @@ def local_data(suffix: str, write: Callable[[list], bytes]) -> Callable[[Path], 
             refusals = []
             for config in configs:  # the row's own task and all others, which find no column of theirs
                 try:
-                    render(task_of(config), "train", rows, str(path), config)
+                    render_rows(task_of(config), "train", rows, str(path), config)
                 except UserError as error:
                     refusals.append(error)
             if len(refusals) == len(configs):
@@ -373,7 +425,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
 }
 
 
-# The test ---------------------------------------------------------------------------------------------------------------
+# The test -------------------------------------------------------------------------------------------------------------
 
 
 class Hang(BaseException):
@@ -400,7 +452,9 @@ def fuzz(reader: Reader, seconds: float) -> Counter:
     end = time.monotonic() + seconds
 
     def one(content: bytes) -> None:
-        if time.monotonic() > end and not counts["failed"]:  # what fails is reduced to its shortest, however long that takes
+        if (
+            time.monotonic() > end and not counts["failed"]
+        ):  # what fails is reduced to its shortest, however long that takes
             return
         reader.path.write_bytes(content)
         with alarm(LONGEST):
@@ -416,7 +470,11 @@ def fuzz(reader: Reader, seconds: float) -> Counter:
 
     for number in itertools.count():
         options = settings(
-            max_examples=200, deadline=None, database=None, phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck)
+            max_examples=200,
+            deadline=None,
+            database=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
         )
         hypothesis.seed(number)(options(given(reader.inputs)(one)))()
         if time.monotonic() > end:

@@ -1,4 +1,5 @@
-"""On a CUDA GPU: every method computes what it computes on the CPU, in every precision, compiled or not; runs, stacks and generation.
+"""On a CUDA GPU: every method computes what it computes on the CPU, in every precision, compiled or not; runs, stacks
+and generation.
 
 python -m pytest -m gpu
 """
@@ -10,9 +11,13 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from adept import loop, step
-from adept.data import load_data
+from adept.data.batches import make_batch
+from adept.data.dataset import load_data
 from adept.methods import METHODS
+from adept.training.evaluation import predict
+from adept.training.loop import run, train_runs
+from adept.training.session import open_session, open_sessions
+from adept.training.stack import Stack
 
 DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
@@ -22,8 +27,10 @@ RATES = {"prompt_lr": 0.03, "offset_lr": 1e-2, "scoring": "likelihood"}
 
 
 def opened(config):
-    """A session whose trained parameters have left their zeros, the same on every device, and its encoded training rows."""
-    session = loop.open_session(config)
+    """A session whose trained parameters have left their zeros, the same on every device, and its encoded training
+    rows.
+    """
+    session = open_session(config)
     with torch.no_grad():
         for parameter in session.trainables.values():
             wave = torch.sin(torch.arange(parameter.numel(), dtype=torch.float64)).view(parameter.shape)
@@ -34,7 +41,7 @@ def opened(config):
 
 def loss_and_gradients(config, rows=6):
     session, examples = opened(config)
-    (loss,) = step.Stack([session]).losses([step.make_batch(session.codec, examples[:rows]).inputs])
+    (loss,) = Stack([session]).losses([make_batch(session.codec, examples[:rows]).inputs])
     gradients = torch.autograd.grad(loss, list(session.trainables.values()))
     return loss.item(), torch.cat([gradient.flatten().cpu().double() for gradient in gradients])
 
@@ -43,12 +50,16 @@ def without_dropout(method):
     return {"model_dropout": 0, **({"lora_dropout": 0} if method == "lora" else {})}
 
 
-@pytest.mark.parametrize(("precision", "tolerance", "angle"), [("fp32", 1e-4, 1e-5), ("tf32", 1e-2, 1e-3), ("bf16", 5e-2, 2e-2)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "angle"), [("fp32", 1e-4, 1e-5), ("tf32", 1e-2, 1e-3), ("bf16", 5e-2, 2e-2)]
+)
 @pytest.mark.parametrize("method", TRAINED)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_are_the_cpus(make_config, family, method, precision, tolerance, angle):
     here = loss_and_gradients(make_config(family, method, device="cpu", **without_dropout(method)))
-    there = loss_and_gradients(make_config(family, method, device=DEVICE, precision=precision, **without_dropout(method)))
+    there = loss_and_gradients(
+        make_config(family, method, device=DEVICE, precision=precision, **without_dropout(method))
+    )
     assert there[0] == pytest.approx(here[0], rel=tolerance)
     assert torch.cosine_similarity(here[1], there[1], dim=0) > 1 - angle
 
@@ -62,14 +73,23 @@ def test_compiled_steps_in_cuda_graphs_are_plain_steps(make_config, family, runs
     for compile in (False, True):
         torch._dynamo.reset()
         configs = [
-            make_config(family, "adept", seed=seed, compile=compile, device=DEVICE, precision=precision, model_dropout=0, **RATES)
+            make_config(
+                family,
+                "adept",
+                seed=seed,
+                compile=compile,
+                device=DEVICE,
+                precision=precision,
+                model_dropout=0,
+                **RATES,
+            )
             for seed in range(runs)
         ]
-        sessions = loop.open_sessions(configs)
+        sessions = open_sessions(configs)
         rows = sessions[0].codec.encode(load_data(sessions[0].task, configs[0]).train)
-        stack, losses[compile] = step.Stack(sessions), []
+        stack, losses[compile] = Stack(sessions), []
         for first in (0, 4, 9, 0, 4, 9):
-            each = stack.losses([step.make_batch(session.codec, rows[first : first + 4]).inputs for session in sessions])
+            each = stack.losses([make_batch(session.codec, rows[first : first + 4]).inputs for session in sessions])
             each.sum().backward()
             losses[compile] += each.tolist()
         losses[compile] += [p.grad.norm().item() for session in sessions for p in session.trainables.values()]
@@ -83,7 +103,7 @@ def test_generation_and_likelihood_say_what_they_say_on_the_cpu(make_config, fam
         said = []
         for device in ("cpu", DEVICE):
             session, rows = opened(make_config(family, method, device=device, scoring=scoring))
-            said.append(loop.predict(session, rows[:12]))
+            said.append(predict(session, rows[:12]))
         assert said[0] == said[1]
 
 
@@ -92,7 +112,7 @@ def test_generation_and_likelihood_say_what_they_say_on_the_cpu(make_config, fam
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_from_start_to_record(make_config, family, method, precision):
     rates = {name: value for name, value in RATES.items() if name == "scoring" or name in METHODS[method].fields}
-    record = loop.run(make_config(family, method, device=DEVICE, precision=precision, **rates))
+    record = run(make_config(family, method, device=DEVICE, precision=precision, **rates))
     assert record["provenance"]["device"] == torch.cuda.get_device_name() and record["peak_memory_bytes"] > 0
     assert all(math.isfinite(entry["train_loss"]) for entry in record["history"])
 
@@ -100,8 +120,8 @@ def test_a_run_from_start_to_record(make_config, family, method, precision):
 def test_stacked_runs_are_separate_runs(make_config, tmp_path):
     common = {"device": DEVICE, "model_dropout": 0, "eps": 1e-2, **RATES}
     configs = [make_config("t5", "adept", seed=seed, **common) for seed in range(3)]
-    for config, record in zip(configs, loop.run_stack([(config, None) for config in configs]), strict=True):
-        alone = loop.run(dataclasses.replace(config, results_dir=str(tmp_path / "alone")))
+    for config, record in zip(configs, train_runs([(config, None) for config in configs]), strict=True):
+        alone = run(dataclasses.replace(config, results_dir=str(tmp_path / "alone")))
         for ours, theirs in zip(record["history"], alone["history"], strict=True):
             assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)
 
@@ -109,7 +129,7 @@ def test_stacked_runs_are_separate_runs(make_config, tmp_path):
 def test_a_run_goes_on_where_it_was_stopped(make_config, tmp_path, monkeypatch):
     """Within the noise of two runs: AdamW's moments and the device's random generator come back."""
     fields = {"device": DEVICE, "steps": 6, "eval_every": 3, "save_every": 1, "bottleneck_dropout": 0.1, **RATES}
-    plain = loop.run(make_config("t5", "adept", **fields, results_dir=str(tmp_path / "plain")))
+    plain = run(make_config("t5", "adept", **fields, results_dir=str(tmp_path / "plain")))
     config, original, steps = make_config("t5", "adept", **fields), loop.train_step, []
 
     def dying(*arguments):
@@ -120,8 +140,8 @@ def test_a_run_goes_on_where_it_was_stopped(make_config, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop, "train_step", dying)
-        loop.run(config)
-    record = loop.run(config)
+        run(config)
+    record = run(config)
     assert record["provenance"]["resumed"][0]["step"] == 4
     for ours, theirs in zip(record["history"], plain["history"], strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from adept.analysis import theory_markdown
-from adept.config import command_line, parse, resolve
-from adept.report import View, build, markdown, table_csv
-from adept.sweep import load_table
-from adept.tasks import overview, protocols
+from adept.analysis.theory import theory_markdown
+from adept.commands.bench import parse
+from adept.commands.tasks import overview, protocols
+from adept.config import command_line
+from adept.config.layers import resolve
+from adept.tables.markdown import markdown, table_csv
+from adept.tables.report import View, build_view
+from adept.tables.table_file import load_table
 
 SOURCES = sorted([*(ROOT / "adept").rglob("*.py"), ROOT / "train.py"])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,7 +24,9 @@ THEORY = ROOT / "results" / "tables" / "theory.json"
 
 
 def tracked() -> list[Path]:
-    names = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout.splitlines()
+    names = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
@@ -30,19 +35,23 @@ def test_readme_tables_are_made_from_the_run_records(table):
     block = re.search(rf"<!-- table: {table} -->\n(.*?)<!-- end -->", README, re.DOTALL).group(1)
     expected = markdown(committed(table))
     assert "missing" not in expected
-    assert block == expected, f"run: python -m adept.report configs/{table}.yaml and put results/tables/{table}.md into README.md"
+    assert block == expected, (
+        f"run: python -m adept.report configs/{table}.yaml and put results/tables/{table}.md into README.md"
+    )
 
 
 def committed(name: str) -> View:
     """A table as it is committed: the paper's are of the laptop profile."""
     profile = "laptop" if name.startswith("table") else None
-    return build(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(ROOT / "results")}, profile))
+    return build_view(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(ROOT / "results")}, profile))
 
 
 def test_committed_tables_are_made_from_the_run_records():
     for path in sorted({*(ROOT / "results" / "tables").glob("*.md")} - {THEORY.with_suffix(".md")}):
         view = committed(path.stem)
-        assert path.read_text(encoding="utf-8") == markdown(view), f"run: python -m adept.report configs/{path.stem}.yaml"
+        assert path.read_text(encoding="utf-8") == markdown(view), (
+            f"run: python -m adept.report configs/{path.stem}.yaml"
+        )
         assert path.with_suffix(".csv").read_text(encoding="utf-8") == table_csv(view)
         for record in (record for cell in view.all_cells for record in cell.records):
             assert (ROOT / "results" / "runs" / record["run_id"] / "predictions.jsonl").is_file()
@@ -55,7 +64,10 @@ def test_table_of_the_theory_is_made_from_its_measures():
         "run: python -m adept theory, and put it into README.md"
     )
     for row in json.loads(THEORY.read_text(encoding="utf-8"))["rows"]:
-        assert row["from"] in (None, "random") or (ROOT / "results" / "runs" / row["from"] / "adapter.safetensors").is_file()
+        assert (
+            row["from"] in (None, "random")
+            or (ROOT / "results" / "runs" / row["from"] / "adapter.safetensors").is_file()
+        )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +75,9 @@ def test_table_of_the_theory_is_made_from_its_measures():
     [("README.md", "tasks", lambda: overview(ROOT / "data" / "fixtures")), ("data/README.md", "protocols", protocols)],
 )
 def test_task_tables_are_made_from_the_task_rows(file, table, made):
-    block = re.search(rf"<!-- table: {table} -->\n(.*?)<!-- end -->", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL).group(1)
+    block = re.search(
+        rf"<!-- table: {table} -->\n(.*?)<!-- end -->", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL
+    ).group(1)
     assert block == made(), f"run: python -m adept.tasks and put its table of {table} into {file}"
 
 

@@ -1,4 +1,6 @@
-"""The page of all tables: whole and well-formed, every number with its record, nothing of a record ever HTML, usable by keyboard."""
+"""The page of all tables: whole and well-formed, every number with its record, nothing of a record ever HTML, usable by
+keyboard.
+"""
 
 import base64
 import dataclasses
@@ -39,8 +41,12 @@ EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"' onclic
 
 
 def write_record(config, *, test=None, rows=400, steps=(10, 20), **more):
-    """Rate 0.1 is better in validation; its test score is 51.0 (pt) or 52.0 (adept) with seed 1, one point more with seed 2."""
-    score = (51 if config.prompt_lr == 0.1 else 91) + (config.method == "adept") + config.seed - 1 if test is None else test
+    """Rate 0.1 is better in validation; its test score is 51.0 (pt) or 52.0 (adept) with seed 1, one point more with
+    seed 2.
+    """
+    score = (
+        (51 if config.prompt_lr == 0.1 else 91) + (config.method == "adept") + config.seed - 1 if test is None else test
+    )
     best = {config.select_on: 80 if config.prompt_lr == 0.1 else 70, "accuracy": 80 if config.prompt_lr == 0.1 else 70}
     record = {
         "schema": results.SCHEMA, "run_id": config.run_id, "config": dataclasses.asdict(config), "best_step": steps[-1], "notes": [],
@@ -57,18 +63,25 @@ def write_record(config, *, test=None, rows=400, steps=(10, 20), **more):
 def write_predictions(config, rows):
     """rows: (prediction, reference)."""
     path = results.run_folder(config.results_dir, config.run_id) / "predictions.jsonl"
-    lines = (json.dumps({"id": f"test:{number}", "prediction": said, "references": [true]}) for number, (said, true) in enumerate(rows))
+    lines = (
+        json.dumps({"id": f"test:{number}", "prediction": said, "references": [true]})
+        for number, (said, true) in enumerate(rows)
+    )
     results.write_atomically(path, "\n".join(lines) + "\n")
 
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """load(**overrides) -> the table TABLE in tmp_path; its runs lie in tmp_path/results, the paper's numbers in tmp_path/published."""
+    """load(**overrides) -> the table TABLE in tmp_path; its runs lie in tmp_path/results, the paper's numbers in
+    tmp_path/published.
+    """
     (tmp_path / "two.yaml").write_text(TABLE)
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "two.csv").write_text(PUBLISHED)
     monkeypatch.setattr(report, "PUBLISHED", tmp_path / "published")
-    return lambda **overrides: sweep.load_table(tmp_path / "two.yaml", {"results_dir": str(tmp_path / "results"), **overrides})
+    return lambda **overrides: sweep.load_table(
+        tmp_path / "two.yaml", {"results_dir": str(tmp_path / "results"), **overrides}
+    )
 
 
 def finish(table, **options):
@@ -124,10 +137,16 @@ class Reader(HTMLParser):
     def cell(self, row: str, column: str) -> tuple[dict, str]:
         """The first table's cell: (its attributes, its text)."""
         first = next(number for number, (name, _) in enumerate(self.elements) if name == "table")
-        heads = [self.inside[n] for n, (name, own) in enumerate(self.elements) if name == "th" and n > first and own.get("scope") == "col"]
+        heads = [
+            self.inside[n]
+            for n, (name, own) in enumerate(self.elements)
+            if name == "th" and n > first and own.get("scope") == "col"
+        ]
         place = next(number for number, text in enumerate(heads) if text.startswith(column))
         number = next(
-            n for n, (name, own) in enumerate(self.elements) if name == "th" and self.inside[n] == row and own.get("scope") == "row"
+            n
+            for n, (name, own) in enumerate(self.elements)
+            if name == "th" and self.inside[n] == row and own.get("scope") == "row"
         )
         cells = [n for n, (name, _) in enumerate(self.elements) if n > number and name == "td"]
         return self.elements[cells[place - 1]][1], self.inside[cells[place - 1]]
@@ -139,7 +158,10 @@ def check(text: str, folder: Path) -> Reader:
     ids = [own["id"] for _, own in read.elements if "id" in own]
     assert len(ids) == len(set(ids))
     for name, own in read.elements:
-        assert not [key for key in own if key.startswith("on") or key in ("src", "style", "srcset", "action")], (name, own)
+        assert not [key for key in own if key.startswith("on") or key in ("src", "style", "srcset", "action")], (
+            name,
+            own,
+        )
         for reference in (own.get("aria-labelledby") or "").split():
             assert reference in ids
         if name == "a":
@@ -164,18 +186,23 @@ def check(text: str, folder: Path) -> Reader:
 def real() -> tuple[str, list]:
     """The page of the tables whose records are in results/runs, and their views."""
     tables = ["quickstart", "first_results", "scoring", "every_task"]
-    views = [report.build(sweep.load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(ROOT / "results")})) for name in tables]
+    views = [
+        report.build(sweep.load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(ROOT / "results")}))
+        for name in tables
+    ]
     return html(views), views
 
 
-# The whole ---------------------------------------------------------------------------------------------------------------
+# The whole ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_real_tables_make_a_whole_page(real):
     text, views = real
     read = check(text, ROOT / "results")
     assert [title for _, title in read.all("h2")] == ["Tables", *(view.table.title for view in views), "All runs"]
-    assert len(read.data["runs"]) == len({record["run_id"] for view in views for cell in view.all_cells for record in cell.records})
+    assert len(read.data["runs"]) == len(
+        {record["run_id"] for view in views for cell in view.all_cells for record in cell.records}
+    )
     assert len(text) < 1_000_000
     assert text == html(views)
 
@@ -192,18 +219,25 @@ def test_every_number_of_ours_opens_its_runs(real):
         assert text == f"{cell.mean:.1f} ({len(cell.values)})".replace("-", "−")
         for run_id in ids:
             run = read.data["runs"][run_id]
-            assert json.loads((ROOT / "results" / run["file"]).read_text())["test"] == pytest.approx(run["test"], rel=1e-5)
+            assert json.loads((ROOT / "results" / run["file"]).read_text())["test"] == pytest.approx(
+                run["test"], rel=1e-5
+            )
 
 
 def test_tables_without_runs_show_the_papers_numbers(tmp_path):
-    views = [report.build(sweep.load_table(ROOT / "configs" / f"table{n}.yaml", {"results_dir": str(tmp_path)})) for n in (2, 3, 7, 12, 15)]
+    views = [
+        report.build(sweep.load_table(ROOT / "configs" / f"table{n}.yaml", {"results_dir": str(tmp_path)}))
+        for n in (2, 3, 7, 12, 15)
+    ]
     read = check(html(views), tmp_path)
     assert not read.all("a", "ours")
     assert read.data["runs"] == {}
     assert "No runs yet." in html(views)
     cells = [text for _, text in read.all("td")]
     assert re.fullmatch(r"–paper 82\.00 of \d+ runs", next(text for text in cells if "82.0" in text))
-    assert len([text for text in cells if "paper" in text]) == sum(bool(cell.paper) for view in views for cell in view.all_cells)
+    assert len([text for text in cells if "paper" in text]) == sum(
+        bool(cell.paper) for view in views for cell in view.all_cells
+    )
 
 
 def test_no_table_is_a_page_too(tmp_path):
@@ -224,7 +258,7 @@ def test_a_page_elsewhere_still_finds_the_records(load, tmp_path):
     check(place.read_text(encoding="utf-8"), place.parent)
 
 
-# Cells -------------------------------------------------------------------------------------------------------------------
+# Cells ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_cell_is_ours_the_paper_and_the_difference(load, tmp_path):
@@ -244,7 +278,9 @@ def test_a_mean_opens_the_runs_of_its_tasks(load, tmp_path):
     read = check(html([view]), tmp_path / "results")
     assert read.cell("adept", "both")[1] == "52.5 ± 0.7 (2)"
     links = [own["data-runs"].split("\n") for own, _ in read.all("a", "ours")]
-    assert sorted(links[5]) == sorted(record["run_id"] for task in ("rte", "cb") for record in view.cells["adept"][task].records)
+    assert sorted(links[5]) == sorted(
+        record["run_id"] for task in ("rte", "cb") for record in view.cells["adept"][task].records
+    )
 
 
 def test_missing_runs_are_counted_in_their_cells_and_above(load, tmp_path):
@@ -298,7 +334,10 @@ def test_the_paired_bootstrap_stands_in_the_cell(load, tmp_path):
     for cell in view.all_cells:
         for record in cell.records:
             right = 40 if record["config"]["method"] == "adept" else 20
-            write_predictions(table.runs()[0].config.__class__(**record["config"]), [("1" if n < right else "0", "1") for n in range(60)])
+            write_predictions(
+                table.runs()[0].config.__class__(**record["config"]),
+                [("1" if n < right else "0", "1") for n in range(60)],
+            )
     read = check(html([view]), tmp_path / "results")
     assert view.tests[("pt", "rte")]["p"] < 0.01
     text = read.cell("pt", "rte")[1]
@@ -308,7 +347,7 @@ def test_the_paired_bootstrap_stands_in_the_cell(load, tmp_path):
     assert len(rows) == 1 and " to " in rows[0]
 
 
-# What is embedded --------------------------------------------------------------------------------------------------------
+# What is embedded -----------------------------------------------------------------------------------------------------
 
 
 def test_the_record_behind_a_number_is_in_the_page(load, tmp_path):
@@ -319,7 +358,9 @@ def test_the_record_behind_a_number_is_in_the_page(load, tmp_path):
     read = check(html([view]), tmp_path / "results")
     run = read.data["runs"][config.run_id]
     assert run["config"]["bottleneck"] == 3 and run["config"]["prompt_lr"] == 0.1 and "results_dir" not in run["config"]
-    assert [entry["step"] for entry in run["history"]] == [10, 20] and run["history"][1]["validation"]["accuracy"] == 79.95
+    assert [entry["step"] for entry in run["history"]] == [10, 20] and run["history"][1]["validation"][
+        "accuracy"
+    ] == 79.95
     assert run["test"] == {"accuracy": 52, "f1_macro": 5}
     assert run["timing"] == {"train_seconds": 12.5} and run["notes"] == ["small"]
     assert run["provenance"]["git"] == "0123456789abcdef" and run["sizes"]["test"] == 400
@@ -366,7 +407,7 @@ def test_thin_keeps_the_ends_and_what_matters():
     assert page.thin([1, 2, 3], 3) == [1, 2, 3]
 
 
-# Safety ------------------------------------------------------------------------------------------------------------------
+# Safety ---------------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_of_a_record_or_table_becomes_html(load, tmp_path):
@@ -401,7 +442,13 @@ def test_the_policy_allows_this_style_and_script_alone(real):
     read = Reader(real[0])
     (policy,) = [own["content"] for own, _ in read.all("meta") if own.get("http-equiv") == "Content-Security-Policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
-    assert rules["default-src"] == "'none'" and set(rules) == {"default-src", "style-src", "script-src", "base-uri", "form-action"}
+    assert rules["default-src"] == "'none'" and set(rules) == {
+        "default-src",
+        "style-src",
+        "script-src",
+        "base-uri",
+        "form-action",
+    }
     for kind, rule in (("style", "style-src"), ("script", "script-src")):
         (text,) = [text for own, text in read.all(kind) if own == {}]
         assert rules[rule] == f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -409,7 +456,9 @@ def test_the_policy_allows_this_style_and_script_alone(real):
 
 def test_a_script_sets_text_and_never_html():
     script = (ROOT / "adept" / "page.js").read_text(encoding="utf-8")
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|fetch\(|XMLHttp|import\(", script)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|fetch\(|XMLHttp|import\(", script
+    )
 
 
 def test_numbers_that_json_has_not_and_half_letters_do_not_break_the_page(load, tmp_path):
@@ -431,7 +480,7 @@ def test_markup_escapes_what_is_not_markup():
     assert join("a", "", None, "b", between=" ") == "a b"
 
 
-# Plots -------------------------------------------------------------------------------------------------------------------
+# Plots ----------------------------------------------------------------------------------------------------------------
 
 
 def figures(read: Reader, title: str) -> list[str]:
@@ -449,7 +498,10 @@ def figures(read: Reader, title: str) -> list[str]:
 def test_learning_curves_have_a_panel_for_each_task_and_a_line_for_each_seed(load, tmp_path):
     read = check(html([finish(load())]), tmp_path / "results")
     drawn = figures(read, "Learning curves")
-    assert [label.split(":")[0] for label in drawn] == ["Validation score over steps, rte", "Validation score over steps, cb"]
+    assert [label.split(":")[0] for label in drawn] == [
+        "Validation score over steps, rte",
+        "Validation score over steps, cb",
+    ]
     lines = [text for own, text in read.all("g", "line") if "at step" in text]
     assert len(lines) == 8  # 2 tasks, 2 methods, 2 seeds
     assert set(lines) == {f"{name}, seed {seed}: 80.0 at step 20" for name in ("pt", "adept") for seed in (1, 2)}
@@ -460,7 +512,9 @@ def test_every_searched_configuration_is_drawn_and_listed(load, tmp_path):
     assert len(figures(read, "Sensitivity to prompt_lr")) == 2
     told = [text for _, text in read.all("title") if "chosen" in text or " at 0.3" in text]
     assert (
-        "adept, test 92.0 at 0.3" in told and "adept, validation 80.0 at 0.1, chosen" in told and "adept, test 52.5 at 0.1, chosen" in told
+        "adept, test 92.0 at 0.3" in told
+        and "adept, validation 80.0 at 0.1, chosen" in told
+        and "adept, test 52.5 at 0.1, chosen" in told
     )
     assert "All 8 configurations that were searched" in [text for _, text in read.all("summary")]
     assert sum("✓ chosen" in text for _, text in read.all("tr", "chosen")) == 4
@@ -516,20 +570,23 @@ def test_ticks_are_round_and_inside(values, options, ticks):
 
 
 @pytest.mark.parametrize(
-    ("value", "label"), [(76051, "76.1k"), (2e8, "200M"), (1e-4, "1e-4"), (0.3, "0.3"), (-5, "−5"), (0, "0"), (2.5e-5, "2.5e-5")]
+    ("value", "label"),
+    [(76051, "76.1k"), (2e8, "200M"), (1e-4, "1e-4"), (0.3, "0.3"), (-5, "−5"), (0, "0"), (2.5e-5, "2.5e-5")],
 )
 def test_ticks_are_short(value, label):
     assert plot.short(value) == label
 
 
-# In a browser ------------------------------------------------------------------------------------------------------------
+# In a browser ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     program = find()
     if program is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium): the page was not looked at in a browser")
+        pytest.skip(
+            "no Chromium on this machine (Debian: apt-get install chromium): the page was not looked at in a browser"
+        )
     one = Browser(program, tmp_path_factory.mktemp("profile"))
     yield one
     one.close()
@@ -589,7 +646,10 @@ def test_the_page_never_scrolls_sideways(browser, written, width):
     browser.run("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     assert browser.run("document.documentElement.scrollWidth") <= width
     browser.run("document.querySelector('a.ours').click()")
-    assert browser.run("(({scrollWidth, clientWidth}) => scrollWidth - clientWidth)(document.querySelector('#record'))") <= 0
+    assert (
+        browser.run("(({scrollWidth, clientWidth}) => scrollWidth - clientWidth)(document.querySelector('#record'))")
+        <= 0
+    )
     assert browser.run("document.documentElement.scrollWidth") <= width
     quiet(browser, written)
 
@@ -597,7 +657,10 @@ def test_the_page_never_scrolls_sideways(browser, written, width):
 def test_filter_and_sort(browser, written):
     browser.open(written, 1280)
     shown = "[...document.querySelectorAll('#first_results > .scroll {}')].filter((part) => part.offsetParent)"
-    rows, columns = f"{shown.format('tbody tr')}.map((row) => row.cells[0].innerText)", f"{shown.format('thead th')}.length"
+    rows, columns = (
+        f"{shown.format('tbody tr')}.map((row) => row.cells[0].innerText)",
+        f"{shown.format('thead th')}.length",
+    )
     assert browser.run(rows) == ["zero_shot", "pt", "adept"] and browser.run(columns) == 5
     browser.run("document.querySelector('[name=task]').value = 'sst2'; document.querySelector('[name=words]').focus()")
     browser.write("adept")
@@ -609,7 +672,12 @@ def test_filter_and_sort(browser, written):
     browser.run("document.querySelector('#first_results > .scroll thead th:nth-child(5) button').focus()")
     browser.press("Enter")
     assert browser.run(rows) == ["pt", "adept", "zero_shot"]
-    assert browser.run("document.querySelector('#first_results > .scroll thead th:nth-child(5)').getAttribute('aria-sort')") == "descending"
+    assert (
+        browser.run(
+            "document.querySelector('#first_results > .scroll thead th:nth-child(5)').getAttribute('aria-sort')"
+        )
+        == "descending"
+    )
     browser.press("Enter")
     assert browser.run(rows) == ["zero_shot", "adept", "pt"]
     browser.press("Enter")

@@ -5,16 +5,20 @@ import json
 import pytest
 from conftest import SHARED
 
-from adept.config import UserError, resolve
-from adept.loop import run
-from adept.metrics.sandbox import require_protection
-from adept.tasks import TASKS, Split
+from adept.base.errors import UserError
+from adept.config.layers import resolve
+from adept.metrics.sandbox.caller import require_protection
+from adept.tasks import TASKS
+from adept.tasks.task import Split
+from adept.training.loop import run
 
 
 def rows_for(name: str, fixtures: str) -> str:
     """The folder with the task's real rows where there are enough of them beside the checkout, else the fixtures' rows."""
     task, folder = TASKS[name], SHARED / "data"
-    whole = all(any((folder / name / f"{split}{end}").is_file() for end in (".parquet", ".jsonl")) for split in task.splits)
+    whole = all(
+        any((folder / name / f"{split}{end}").is_file() for end in (".parquet", ".jsonl")) for split in task.splits
+    )
     few = name == "record"  # 32 passages there, and 1,000 would be set aside
     return str(folder) if whole and not few else fixtures
 
@@ -28,7 +32,14 @@ def test_one_step_of_every_task_on_the_real_model(name, data_dir, tmp_path):
             require_protection()
         except UserError as error:
             pytest.skip(str(error))
-    flags = {"task": name, "method": "adept", "model": "smollm2-135m", "prompt_len": 7, "bottleneck": 8, "precision": "bf16"}
+    flags = {
+        "task": name,
+        "method": "adept",
+        "model": "smollm2-135m",
+        "prompt_len": 7,
+        "bottleneck": 8,
+        "precision": "bf16",
+    }
     small = {"steps": 1, "batch_size": 2, "eval_rows": 3, "max_source_len": 64, "max_new_tokens": 12, "device": "cpu"}
     config = resolve({
         **flags, **small, "data_dir": rows_for(name, data_dir), "results_dir": str(tmp_path), "allow_code_execution": task.runs_code,
@@ -36,7 +47,9 @@ def test_one_step_of_every_task_on_the_real_model(name, data_dir, tmp_path):
     })  # fmt: skip
     record = run(config)
     assert record["trainable_params"] == 7 * 576 + 8 * (2 * 576 + 1) + 576
-    assert record["sizes"]["test"] == 3 and record["sizes"]["validation"] == (0 if task.split is Split.HALVE_ROWS else 3)
+    assert record["sizes"]["test"] == 3 and record["sizes"]["validation"] == (
+        0 if task.split is Split.HALVE_ROWS else 3
+    )
     assert set(record["test"]) <= set(task.metrics) and task.reported in record["test"]
     assert all(0 <= abs(value) <= 100 for value in record["test"].values())
     assert ("scoring_agreement" in record) == (task.words is not None)

@@ -10,15 +10,18 @@ import torch
 from conftest import ROOT, SIZES
 
 import train
-from adept import checkpoint, models, report, sweep
-from adept.config import UserError, resolve
+from adept.base.errors import UserError
+from adept.commands.bench import main
+from adept.config.layers import resolve
+from adept.models.loading import load_model
+from adept.runs.adapter import read_weights
 
 SOURCES = sorted([*(ROOT / "adept").rglob("*.py"), ROOT / "train.py"])
 FLAGS = "--model t5 --data_dir data --results_dir results --device cpu --steps 2 --batch_size 4 --max_source_len 64 --eval_rows 4"
 TINY = FLAGS.split()
 
 
-# Whose code runs --------------------------------------------------------------------------------------------------------
+# Whose code runs ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -36,26 +39,40 @@ def test_nothing_unpickles_or_trusts_a_hubs_code(path):
             assert arguments["weights_only"] == "True"
         if name == "yaml.load":
             assert arguments["Loader"] == "PlainLoader"
-        assert name not in ("torch.save", "marshal.load", "marshal.loads", "os.system", "yaml.unsafe_load", "yaml.full_load")
+        assert name not in (
+            "torch.save",
+            "marshal.load",
+            "marshal.loads",
+            "os.system",
+            "yaml.unsafe_load",
+            "yaml.full_load",
+        )
         assert name not in ("eval", "exec") or path.parent.name == "sandbox"
         assert arguments.get("shell") != "True"
 
 
 def test_a_models_own_code_is_not_even_asked_about(world, monkeypatch):
-    """transformers asks on standard input unless it is told; a "y" that was meant for something else would run the code."""
+    """transformers asks on standard input unless it is told; a "y" that was meant for something else would run the
+    code.
+    """
     shutil.copytree("t5", "model")
     config = json.loads(Path("model/config.json").read_text())
-    config |= {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.Config", "AutoModelForCausalLM": "foreign.Model"}}
+    config |= {
+        "model_type": "foreign",
+        "auto_map": {"AutoConfig": "foreign.Config", "AutoModelForCausalLM": "foreign.Model"},
+    }
     Path("model/config.json").write_text(json.dumps(config))
     Path("model/foreign.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     with pytest.raises(UserError, match="custom code"):
-        models.load(resolve({"task": "rte", "model": "model"}))
+        load_model(resolve({"task": "rte", "model": "model"}))
     assert not Path("executed").exists()
 
 
 def test_a_foreign_adapter_is_read_without_its_code(world):
-    """adapter_model.bin, the form in which DePT's authors release theirs: tensors pass, anything that would run does not."""
+    """adapter_model.bin, the form in which DePT's authors release theirs: tensors pass, anything that would run does
+    not.
+    """
 
     class Touch:
         def __reduce__(self):
@@ -65,10 +82,10 @@ def test_a_foreign_adapter_is_read_without_its_code(world):
     folder.mkdir()
     weights = {"prompt_embeddings": torch.ones(5, 32)}
     torch.save(weights, folder / "adapter_model.bin")
-    assert torch.equal(checkpoint.read_weights(folder)["prompt_embeddings"], weights["prompt_embeddings"])
+    assert torch.equal(read_weights(folder)["prompt_embeddings"], weights["prompt_embeddings"])
     torch.save({**weights, "extra": Touch()}, folder / "adapter_model.bin")
     with pytest.raises(UserError, match="no readable adapter"):
-        checkpoint.read_weights(folder)
+        read_weights(folder)
     assert not Path("executed").exists()
     torch.load(folder / "adapter_model.bin", weights_only=False)  # the trap is a trap
     assert Path("executed").exists()
@@ -77,7 +94,7 @@ def test_a_foreign_adapter_is_read_without_its_code(world):
 def test_safetensors_go_before_a_pickle_beside_them(world):
     shutil.copytree("trained", "adapter")
     Path("adapter/adapter_model.bin").write_bytes(b"\x80\x04cos\nsystem\n.")
-    assert checkpoint.read_weights(Path("adapter")).keys() == checkpoint.read_weights(Path("trained")).keys()
+    assert read_weights(Path("adapter")).keys() == read_weights(Path("trained")).keys()
 
 
 def test_a_run_writes_json_and_safetensors_only(world):
@@ -90,7 +107,7 @@ def shape() -> list[str]:
     return [word for name, value in SIZES["adept"].items() for word in (f"--{name}", str(value))]
 
 
-# Secrets ----------------------------------------------------------------------------------------------------------------
+# Secrets --------------------------------------------------------------------------------------------------------------
 
 SECRETS = {
     "WANDB_API_KEY": "5ec2e7a0c0ffee0123456789abcdef0123456789",
@@ -108,7 +125,9 @@ def secrets(monkeypatch) -> None:
 
 def leaks(printed: str, *secrets: str) -> list[str]:
     """Where a secret stands: "printed", or a file below the current folder."""
-    contents = {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()} | {"printed": printed.encode()}
+    contents = {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()} | {
+        "printed": printed.encode()
+    }
     return [place for place, content in contents.items() for secret in secrets if secret.encode() in content]
 
 
@@ -117,8 +136,10 @@ def test_no_secret_of_the_environment_reaches_a_record_a_log_or_a_page(world, se
     flags = [*TINY, *shape(), "--track", "wandb"]
     assert train.main(["--task", "rte", *flags]) == 0
     table = Path("table.yaml")
-    table.write_text(f"title: T\ngrid: [{{task: rte, {', '.join(f'{name}: {value}' for name, value in SIZES['adept'].items())}}}]\n")
-    for main, words in ((sweep.main, ["--dry_run"]), (sweep.main, []), (report.main, [])):
+    table.write_text(
+        f"title: T\ngrid: [{{task: rte, {', '.join(f'{name}: {value}' for name, value in SIZES['adept'].items())}}}]\n"
+    )
+    for main, words in ((main, ["--dry_run"]), (main, []), (main, [])):
         assert main([str(table), *words, *flags[: len(TINY)], "--seed", "42"]) == 0
     assert train.main(["--task", "mrpc", *flags, "--model", "no-such/model"]) == 2
     out, err = capfd.readouterr()

@@ -4,7 +4,7 @@ import torch
 
 from adept.bench.contestants import load_base_model, open_style_sessions
 from adept.bench.profiles import PROFILES, Profile
-from adept.models import SHAPES
+from adept.models.families import SHAPES
 
 TINY = {
     "t5-small": {

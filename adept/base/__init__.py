@@ -1,1 +1,3 @@
-"""What every other package may use: errors, options, YAML files, atomic writes, processes, the console. Imports nothing of adept."""
+"""What every other package may use: errors, options, YAML files, atomic writes, processes, the console. Imports nothing
+of adept.
+"""

@@ -1,9 +1,10 @@
 """One run in several processes: torchrun --nproc_per_node 2 train.py ...
 
-Each process has the frozen model, or with --shard_model its part of the blocks, and takes its share of every batch's rows. Losses are
-divided by the target tokens of the whole batch, which all processes know, so their sum is the loss of the whole batch, and the sum of the
-gradients its gradient: some 300 KB, which one all-reduce a step adds up. Clipping and AdamW then do the same everywhere. The first process
-alone claims the run, writes and prints. Dropout inside the model draws other masks in each process.
+Each process has the frozen model, or with --shard_model its part of the blocks, and takes its share of every batch's
+rows. Losses are divided by the target tokens of the whole batch, which all processes know, so their sum is the loss of
+the whole batch, and the sum of the gradients its gradient: some 300 KB, which one all-reduce a step adds up. Clipping
+and AdamW then do the same everywhere. The first process alone claims the run, writes and prints. Dropout inside the
+model draws other masks in each process.
 
 Without torchrun there is one process, the first, and nothing here does anything.
 """
@@ -41,7 +42,9 @@ def started_by_torchrun() -> bool:
 
 
 def initialize() -> None:
-    """Joins the processes that torchrun started; alone, nothing. Raises UserError where there are fewer GPUs than processes."""
+    """Joins the processes that torchrun started; alone, nothing. Raises UserError where there are fewer GPUs than
+    processes.
+    """
     global RANK, WORLD, STORE
     if not started_by_torchrun():
         return
@@ -68,13 +71,13 @@ def shutdown(code: int) -> NoReturn:
             dist.barrier()
         sys.stdout.flush()
         sys.stderr.flush()
-        # Not sys.exit(): a thread of gloo's that still frees a tensor aborts an interpreter that is closing down, and NCCL's destructors
-        # wait for processes that are gone.
+        # Not sys.exit(): a thread of gloo's that still frees a tensor aborts an interpreter that is closing down, and
+        # NCCL's destructors wait for processes that are gone.
         os._exit(code)
     sys.exit(code)
 
 
-# Work shared out --------------------------------------------------------------------------------------------------------
+# Work shared out ------------------------------------------------------------------------------------------------------
 
 
 def on_main_process(make: Callable[[], T]) -> T:
@@ -131,7 +134,9 @@ def shard_rows(items: Sequence[T]) -> Sequence[T]:
 
 
 def shard_batch(batch: dict[str, Tensor], fillers: dict[str, int]) -> dict[str, Tensor]:
-    """This process's rows of a batch; columns stay. Where they do not divide, the last row is repeated with the `fillers` as values."""
+    """This process's rows of a batch; columns stay. Where they do not divide, the last row is repeated with the
+    `fillers` as values.
+    """
     if WORLD == 1:
         return batch
     rows = len(batch["input_ids"])
@@ -147,7 +152,7 @@ def shard_batch(batch: dict[str, Tensor], fillers: dict[str, int]) -> dict[str, 
     return shared
 
 
-# Sums -------------------------------------------------------------------------------------------------------------------
+# Sums -----------------------------------------------------------------------------------------------------------------
 
 
 def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
@@ -165,7 +170,9 @@ def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
 
 
 def all_reduce_max(*numbers: int) -> Sequence[int]:
-    """The highest that a process has of each: what one has to tell between two steps. On the CPU, where reading it stalls no GPU."""
+    """The highest that a process has of each: what one has to tell between two steps. On the CPU, where reading it
+    stalls no GPU.
+    """
     if WORLD == 1:
         return numbers
     import torch
@@ -182,7 +189,7 @@ def rank_seed(seed: int) -> int:
     return seed + SEED_STRIDE * RANK
 
 
-# Ends -------------------------------------------------------------------------------------------------------------------
+# Ends -----------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -195,7 +202,9 @@ def report_lost_process() -> Iterator[None]:
 
 
 def message_of_main_process(line: str) -> str | None:
-    """The line as this process should say it: the first one's alone where all fail alike, and any other's with its number."""
+    """The line as this process should say it: the first one's alone where all fail alike, and any other's with its
+    number.
+    """
     if STORE is None:
         return line
     if RANK == 0:
@@ -208,11 +217,12 @@ def message_of_main_process(line: str) -> str | None:
     return None
 
 
-# Models that are too large ----------------------------------------------------------------------------------------------
+# Models that are too large --------------------------------------------------------------------------------------------
 
 
 def shard_blocks(model: nn.Module, blocks: Sequence[nn.Module], device: torch.device) -> None:
-    """Shares the frozen weights of the model's blocks out over the processes (FSDP2); each block's are together while it computes.
+    """Shares the frozen weights of the model's blocks out over the processes (FSDP2); each block's are together while
+    it computes.
 
     What is trained stays whole in every process, and so do embeddings and head.
     """

@@ -20,7 +20,8 @@ LONGEST_LINE = 2000
 class UserError(Exception):
     """A mistake in the input. Its text is the one line that a user sees: what was wrong, and what would be right.
 
-    The text may quote foreign files, so it is made printable here: one line of bounded length, without control characters and secrets.
+    The text may quote foreign files, so it is made printable here: one line of bounded length, without control
+    characters and secrets.
     """
 
     def __init__(self, text: str):
@@ -43,5 +44,7 @@ def first_line(error: BaseException, limit: int = 160) -> str:
 
 
 def error_text(error: UserError | OSError) -> str:
-    """The line that a command prints before it exits with 2, for a user's mistake or for what the machine refuses (a full disk)."""
+    """The line that a command prints before it exits with 2, for a user's mistake or for what the machine refuses (a
+    full disk).
+    """
     return str(error if isinstance(error, UserError) else UserError(first_line(error)))

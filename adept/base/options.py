@@ -5,7 +5,8 @@ An option is declared once, in the class that reads it, with its default, range 
     class ADePT(PromptMethod):
         bottleneck: int = option(19, "r of the network d -> r -> d (Eq. 3)", ge=1)
 
-Values arrive from command lines and YAML files, so a number may come as a string. A wrong value raises UserError in one line.
+Values arrive from command lines and YAML files, so a number may come as a string. A wrong value raises UserError in one
+line.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ from pydantic_core import PydanticCustomError, PydanticUndefined
 from adept.base.errors import SECRET, UserError
 
 LARGEST = 2**31 - 1
-"""Of all whole numbers: what torch's generators (which are seeded with 100,003 times the seed) and tokenizers can count."""
+"""Of all whole numbers: what torch's generators (which are seeded with 100,003 times the seed) and tokenizers can
+count.
+"""
 
 MOST_TOKENS = 1_000_000
 """Beyond any model's context, and little enough to be counted in memory."""
 
 WIDEST = 16_384
-"""Of prompts and of the methods' own layers: beyond every model's width, and little enough to be made on any machine."""
+"""Of prompts and of the methods' own layers: beyond every model's width, and little enough to be made on any machine.
+"""
 
 NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -42,7 +46,9 @@ def option(default: Any = ..., description: str = "", *, place: bool = False, **
 
 @dataclass(frozen=True)
 class OptionType:
-    """What an option's annotation says: the type of its values, whether None is one of them, and its choices, if it has any."""
+    """What an option's annotation says: the type of its values, whether None is one of them, and its choices, if it has
+    any.
+    """
 
     kind: type
     optional: bool
@@ -62,7 +68,9 @@ def option_type(annotation: Any) -> OptionType:
 
 
 def limits(field: FieldInfo) -> tuple[float | None, float | None]:
-    """(lowest, highest) value of a field, None where it has no such limit. Whole numbers without a highest end at LARGEST."""
+    """(lowest, highest) value of a field, None where it has no such limit. Whole numbers without a highest end at
+    LARGEST.
+    """
     low = next((entry.ge for entry in field.metadata if hasattr(entry, "ge")), None)
     high = next((entry.le for entry in field.metadata if hasattr(entry, "le")), None)
     return low, LARGEST if high is None and option_type(field.annotation).kind is int else high
@@ -80,7 +88,8 @@ def describe_values(field: FieldInfo) -> str:
 
 
 def from_text(kind: type, value: Any) -> Any:
-    """The value as `kind` where it is a text, or a number of another type, that says the same; else the value as it came.
+    """The value as `kind` where it is a text, or a number of another type, that says the same; else the value as it
+    came.
 
     YAML 1.1 reads 1e-3 as a string, and a command line reads everything as one.
     """
@@ -146,7 +155,9 @@ def default_of(field: FieldInfo) -> Any:
 
 
 def check_text(name: str, value: str) -> None:
-    """Raises PydanticCustomError for a text that is empty, that would reach terminals as control characters, or that holds a secret."""
+    """Raises PydanticCustomError for a text that is empty, that would reach terminals as control characters, or that
+    holds a secret.
+    """
     if value == "":
         raise ValueError("empty")
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value):

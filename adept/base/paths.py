@@ -7,4 +7,6 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent
 
 ROOT = PACKAGE.parent if (PACKAGE.parent / "configs" / "base.yaml").is_file() else PACKAGE / "checkout"
-"""The folder that holds configs/, data/ and results/: the checkout, wherever a command is typed, or what an installed package carries."""
+"""The folder that holds configs/, data/ and results/: the checkout, wherever a command is typed, or what an installed
+package carries.
+"""

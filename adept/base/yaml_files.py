@@ -17,8 +17,8 @@ LONGEST_YAML = 200_000
 class StrictLoader(yaml.SafeLoader):
     """YAML without its traps.
 
-    A key that is written twice is an error, where YAML would silently keep the last value. An alias is an error too, because a few lines
-    of aliases of aliases stand for billions of values.
+    A key that is written twice is an error, where YAML would silently keep the last value. An alias is an error too,
+    because a few lines of aliases of aliases stand for billions of values.
     """
 
     def compose_node(self, parent, index):

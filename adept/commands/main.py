@@ -1,4 +1,6 @@
-"""`python -m adept COMMAND`: finds the command's file, runs it, and turns what goes wrong into one line and an exit code."""
+"""`python -m adept COMMAND`: finds the command's file, runs it, and turns what goes wrong into one line and an exit
+code.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Prints every method with its paper reference, its options with defaults, and its trained parameters on a model's true shape.
+"""Prints every method with its paper reference, its options with defaults, and its trained parameters on a model's true
+shape.
 
 python -m adept methods [--model t5-base] [--json]
 

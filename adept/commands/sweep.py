@@ -1,6 +1,7 @@
 """Carries out whatever of a table's runs is not done, and prints the table. Finished runs skip themselves.
 
-python -m adept sweep configs/table12.yaml [--dry_run] [--profile NAME] [--launch local --workers 4] [--OPTION VALUE ...]
+python -m adept sweep configs/table12.yaml [--dry_run] [--profile NAME] [--launch local --workers 4] [--OPTION VALUE
+...]
 
 Options override those of all runs that have them. adept/tables/table_file.py explains the file's keys.
 """
@@ -131,7 +132,9 @@ def run_tables(tables: list[Table], rest: argparse.Namespace) -> dict[str, str]:
 
 
 def make_launcher(rest: argparse.Namespace) -> Launcher:
-    """What --launch, --workers and the machine's GPUs ask for: without --launch a process for each GPU, this one where there is but one."""
+    """What --launch, --workers and the machine's GPUs ask for: without --launch a process for each GPU, this one where
+    there is but one.
+    """
     kind, workers = getattr(rest, "launch", None), getattr(rest, "workers", None)
     if kind == "ray":
         return Ray(getattr(rest, "ray_address", None), getattr(rest, "gpus_per_run", None), workers)

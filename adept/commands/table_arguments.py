@@ -26,7 +26,9 @@ def table_parser(description: str, arguments: Iterable[str]) -> OneLineParser:
 
 
 def named_tables(rest: argparse.Namespace, overrides: Mapping[str, Any]) -> list[Table]:
-    """The tables that the command line names. Raises UserError where it names none, or an option that no run of theirs has."""
+    """The tables that the command line names. Raises UserError where it names none, or an option that no run of theirs
+    has.
+    """
     if ("table" in rest and rest.table is not None) == ("all" in rest):
         raise UserError("name a table, such as configs/table12.yaml, or give --all")
     files = [ROOT / "configs" / f"table{number}.yaml" for number in range(1, 16)] if "all" in rest else [rest.table]

@@ -38,7 +38,9 @@ def main(arguments: list[str]) -> int:
 
 
 def run_task(flags: dict, config_file: str | None) -> bool:
-    """Runs one task, or finds it done, and prints its line. Returns False after a user's mistake, so that a group's other tasks run."""
+    """Runs one task, or finds it done, and prints its line. Returns False after a user's mistake, so that a group's
+    other tasks run.
+    """
     try:
         config = resolve(flags, config_file)
         record = distributed.on_main_process(lambda: finished_record(config.results_dir, config.run_id))

@@ -64,7 +64,8 @@ def value_after(flag: str, words: list[str]) -> str | None:
 def add_groups(parser: OneLineParser, kind: str, owners: dict[str, type[Options]], chosen: str | None) -> None:
     """A flag for every option of the owners: those that the same owners have stand in one group.
 
-    chosen: --help lists the options of this owner alone; the others are accepted all the same, so that an error can say whose they are.
+    chosen: --help lists the options of this owner alone; the others are accepted all the same, so that an error can say
+    whose they are.
     """
     names: dict[str, list[str]] = {}
     for owner, options in owners.items():

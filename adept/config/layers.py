@@ -1,9 +1,9 @@
 """From flags and YAML layers to a RunConfig.
 
-Layers, later ones win: the options' defaults < configs/base.yaml < configs/protocol/<protocol>.yaml < --config FILE < flags.
-A YAML layer is a mapping of option names. A key that begins with "@" opens a block that applies only to some runs:
-"@pt" (a method), "@rte" (a task), "@large" or "@glue" (a task group), "@smollm2-135m" (a model), or several words that must all match
-("@dept @mrqa"). Blocks apply in the order written, after the layer's plain keys.
+Layers, later ones win: the options' defaults < configs/base.yaml < configs/protocol/<protocol>.yaml < --config FILE <
+flags. A YAML layer is a mapping of option names. A key that begins with "@" opens a block that applies only to some
+runs: "@pt" (a method), "@rte" (a task), "@large" or "@glue" (a task group), "@smollm2-135m" (a model), or several words
+that must all match ("@dept @mrqa"). Blocks apply in the order written, after the layer's plain keys.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from adept.tasks.task import Task
 def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source: str = "command line") -> RunConfig:
     """The full RunConfig of a run from its flags (or a table's fields, named by `source`) and all layers below them.
 
-    Raises UserError for unknown names, bad values, an option that the method or the task does not have, and a required value left empty.
+    Raises UserError for unknown names, bad values, an option that the method or the task does not have, and a required
+    value left empty.
     """
     for key in flags:
         check_key(key, source)
@@ -123,7 +124,7 @@ def fill_defaults(values: dict[str, Any], given: Mapping[str, Any], method: type
         values["warmup_steps"] = min(500, check_option(RunConfig, "steps", steps) // 10)
 
 
-# Layers -----------------------------------------------------------------------------------------------------------------
+# Layers ---------------------------------------------------------------------------------------------------------------
 
 
 def apply_layer(

@@ -1,7 +1,8 @@
-"""RunConfig: every decision of a run in one frozen object. Flags, YAML keys, the record's "config" and the run id are made from it.
+"""RunConfig: every decision of a run in one frozen object. Flags, YAML keys, the record's "config" and the run id are
+made from it.
 
-Its own options are those of every run. Those of the method and of the task are declared by the method's and the task's classes; a RunConfig
-holds one object of each, and answers for their options as for its own.
+Its own options are those of every run. Those of the method and of the task are declared by the method's and the task's
+classes; a RunConfig holds one object of each, and answers for their options as for its own.
 """
 
 from __future__ import annotations
@@ -190,7 +191,9 @@ class RunConfig(Options):
             yield from ((name, getattr(group, name)) for name in group.own_options())
 
     def replace(self, **changes: Any) -> RunConfig:
-        """The configuration with some values changed, checked again. Options of the method and the task are changed too."""
+        """The configuration with some values changed, checked again. Options of the method and the task are changed
+        too.
+        """
         return RunConfig.from_flat({**self.flat(), **changes}, type(self.task_options))
 
     @classmethod
@@ -212,9 +215,11 @@ class RunConfig(Options):
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any]) -> RunConfig:
-        """The configuration that a record or an adapter holds. Records of earlier versions hold options of other methods and tasks, too.
+        """The configuration that a record or an adapter holds. Records of earlier versions hold options of other
+        methods and tasks, too.
 
-        Raises UserError for a value that is wrong and for an option that the run lacks, KeyError where there is no task.
+        Raises UserError for a value that is wrong and for an option that the run lacks, KeyError where there is no
+        task.
         """
         task, method = values["task"], find_method(values.get("method", cls.model_fields["method"].default))
         task_options = TaskOptions if values.get("task_file") else type(find_task(task).options)
@@ -225,8 +230,8 @@ class RunConfig(Options):
     def run_id(self) -> str:
         """A readable part, and 8 hex digits over every option that is no place.
 
-        Options of every run count where they differ from their default, so that existing ids stay when one is added. Those of the method
-        and the task count unless they are None.
+        Options of every run count where they differ from their default, so that existing ids stay when one is added.
+        Those of the method and the task count unless they are None.
         """
         own = RunConfig.own_options()
         identity = {
@@ -254,7 +259,7 @@ def build_options(owner: type[Options], values: Mapping[str, Any], label: str) -
     return owner(**own)
 
 
-# All options ------------------------------------------------------------------------------------------------------------
+# All options ----------------------------------------------------------------------------------------------------------
 
 
 def all_owners() -> tuple[type[Options], ...]:
@@ -317,7 +322,7 @@ def check_combination(config: RunConfig, task: Task) -> None:
         )
 
 
-# Identities -------------------------------------------------------------------------------------------------------------
+# Identities -----------------------------------------------------------------------------------------------------------
 
 
 def model_label(model: str) -> str:
@@ -327,7 +332,9 @@ def model_label(model: str) -> str:
 
 @functools.cache
 def model_identity(model: str) -> str:
-    """Alias or hub id as it is; a local folder by its name, config, file sizes and samples of its weights, not by where it lies."""
+    """Alias or hub id as it is; a local folder by its name, config, file sizes and samples of its weights, not by where
+    it lies.
+    """
     folder = Path(model)
     if not os.path.isdir(folder):  # not folder.is_dir(): it raises OSError for a name that no folder can have
         return model

@@ -20,10 +20,11 @@ from adept.data.example import IGNORED, Example
 def batch_indices(
     lengths: Sequence[int], batch_size: int, seed: int, *, group_by_length: bool, skip: int = 0
 ) -> Iterator[list[int]]:
-    """Endless batches of row numbers: every epoch visits each row once, in an order that depends on (seed, epoch) alone.
+    """Endless batches of row numbers: every epoch visits each row once, in an order that depends on (seed, epoch)
+    alone.
 
-    group_by_length: a shuffled stretch of 50 batches is sorted by length, cut into batches, and the batches are shuffled.
-    A last batch may be smaller. skip: the first batches to leave out; whole epochs of them cost nothing.
+    group_by_length: a shuffled stretch of 50 batches is sorted by length, cut into batches, and the batches are
+    shuffled. A last batch may be smaller. skip: the first batches to leave out; whole epochs of them cost nothing.
     """
     first, skip = divmod(skip, -(-len(lengths) // batch_size))
     for epoch in itertools.count(first):
@@ -47,8 +48,8 @@ def batch_indices(
 class Batch:
     """Rows of one forward pass, on the host.
 
-    inputs: the codec's train_batch, of which this process has its share of rows, with "targets" [1], the number of all target tokens.
-    ids, tokens: of all rows; tokens that are no padding.
+    inputs: the codec's train_batch, of which this process has its share of rows, with "targets" [1], the number of all
+    target tokens. ids, tokens: of all rows; tokens that are no padding.
     """
 
     inputs: dict[str, Tensor]

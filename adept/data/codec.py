@@ -22,8 +22,9 @@ class Codec:
     | labels         | [target][eos]             | -100 on prompt and source                      |
     | generate input | same as train             | [prompt][source], left padded                  |
 
-    Truncation removes source tokens, never prompt, cue or target. Masks come from lengths, since many models pad with EOS.
-    Without a cue the target continues the source (code): nothing stands between them, and truncation takes the source's beginning.
+    Truncation removes source tokens, never prompt, cue or target. Masks come from lengths, since many models pad with
+    EOS. Without a cue the target continues the source (code): nothing stands between them, and truncation takes the
+    source's beginning.
     """
 
     tokenizer: object
@@ -73,7 +74,9 @@ class Codec:
         return self.tokenizer(text, add_special_tokens=special).input_ids
 
     def target_ids(self, text: str) -> list[int]:
-        """Ids of a target with EOS, cut to max_target_len (EOS stays). A decoder-only model's target follows its cue after a blank."""
+        """Ids of a target with EOS, cut to max_target_len (EOS stays). A decoder-only model's target follows its cue
+        after a blank.
+        """
         ids = self.ids(text if self.encoder_decoder or self.cue is None else f" {text}", special=False)
         return [*ids[: self.max_target_len - 1], self.tokenizer.eos_token_id]
 
@@ -84,8 +87,8 @@ class Codec:
     def train_batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Arguments of the model whose output's `.loss` is the mean over target tokens.
 
-        {"input_ids", "attention_mask" [B, T]} and "labels" [B, L]; for decoder-only models, "labels" and "shift_labels" [B, K]
-        are those of the K positions in "logits_to_keep".
+        {"input_ids", "attention_mask" [B, T]} and "labels" [B, L]; for decoder-only models, "labels" and "shift_labels"
+        [B, K] are those of the K positions in "logits_to_keep".
         """
         if self.encoder_decoder:
             batch = self.source_batch(examples)
@@ -96,15 +99,17 @@ class Codec:
         labels = pad(
             [(*[IGNORED] * n, *row[n:]) for n, row in zip(silent, rows, strict=True)], IGNORED, "right", self.multiple
         )
-        # Position t predicts label t + 1. Logits are wanted where some row has a target, a few of all positions: with a large
-        # vocabulary the output head is a fifth of a small model's arithmetic.
+        # Position t predicts label t + 1. Logits are wanted where some row has a target, a few of all positions: with a
+        # large vocabulary the output head is a fifth of a small model's arithmetic.
         following = torch.cat([labels[:, 1:], labels.new_full((len(rows), 1), IGNORED)], dim=1)
         wanted = (following != IGNORED).any(0).nonzero()[:, 0]  # [K]
         aligned = following[:, wanted]  # [B, K]
         return {**self.masked(rows, "right"), "labels": aligned, "shift_labels": aligned, "logits_to_keep": wanted}
 
     def source_batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """{"input_ids", "attention_mask" [B, T]} for prediction: prompt and source, padded on the side away from the answer."""
+        """{"input_ids", "attention_mask" [B, T]} for prediction: prompt and source, padded on the side away from the
+        answer.
+        """
         rows = [(*self.prompt_ids, *e.source_ids) for e in examples]
         return self.masked(rows, "right" if self.encoder_decoder else "left")
 

@@ -12,8 +12,8 @@ IGNORED = -100
 class Example:
     """One row as strings, and as ids once tokenised.
 
-    id: "<hub split>:<row>" (and ":<number>" where a row makes several examples), so that a prediction can be traced to its row.
-    group: examples with the same key are one question to the metrics.
+    id: "<hub split>:<row>" (and ":<number>" where a row makes several examples), so that a prediction can be traced to
+    its row. group: examples with the same key are one question to the metrics.
     """
 
     id: str

@@ -21,7 +21,9 @@ def few_shot(examples: list[Example], config: RunConfig, labels: Sequence[str] |
 
 
 def few_shot_balanced(examples: list[Example], config: RunConfig, labels: Sequence[str] | None) -> list[Example]:
-    """As many of each class as of any other (one more of some where it does not divide); free text has no classes to balance."""
+    """As many of each class as of any other (one more of some where it does not divide); free text has no classes to
+    balance.
+    """
     shuffled = [examples[i] for i in permutation(len(examples), config.seed)]
     if labels is None:
         return shuffled[: config.few_shot]
@@ -37,7 +39,8 @@ def few_shot_balanced(examples: list[Example], config: RunConfig, labels: Sequen
 
 
 def few_shot_released(examples: list[Example], config: RunConfig, labels: Sequence[str] | None) -> list[Example]:
-    """The released code's draw: k // classes of each, and any class for the k-th alone, so that 3 classes give 30 examples of 32.
+    """The released code's draw: k // classes of each, and any class for the k-th alone, so that 3 classes give 30
+    examples of 32.
 
     STS-B counts as two classes, up to 2.5 and above; other free text raises UserError, as there.
     """

@@ -20,9 +20,11 @@ FIXTURES = "fixtures"
 
 
 def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str, str]:
-    """(rows of one hub split, their origin: "local", "bundled" or "hub:<id>/<config>", and the same as an error names it).
+    """(rows of one hub split, their origin: "local", "bundled" or "hub:<id>/<config>", and the same as an error names
+    it).
 
-    Order: --data_dir, then the task file's own files, then the bundled data, then the hub. Raises UserError in one line when none has them.
+    Order: --data_dir, then the task file's own files, then the bundled data, then the hub. Raises UserError in one line
+    when none has them.
     """
     looked = []
     if config.data_dir is not None:
@@ -126,7 +128,9 @@ def read_jsonl(path: Path) -> list[Row]:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """Rows whose cells are the text that is written: no cell turns into a number, a date or nothing. Raises UserError naming the line."""
+    """Rows whose cells are the text that is written: no cell turns into a number, a date or nothing. Raises UserError
+    naming the line.
+    """
     csv.field_size_limit(2**31 - 1)
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, strict=True)

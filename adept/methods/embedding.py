@@ -1,7 +1,7 @@
 """The one hook: an input embedding whose ids >= V address a trainable prompt and whose other rows may carry an offset.
 
-PT, DePT and ADePT (Eq. 1-4) are this module with no offset, a PositionOffset or a TokenOffset. Masks, labels, positions,
-`forward`, `generate` and caching stay the model's own, because the prompt is ordinary ids in the input.
+PT, DePT and ADePT (Eq. 1-4) are this module with no offset, a PositionOffset or a TokenOffset. Masks, labels,
+positions, `forward`, `generate` and caching stay the model's own, because the prompt is ordinary ids in the input.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from adept.methods.offsets import TokenOffset
 class PromptedEmbedding(nn.Module):
     """Input embedding whose ids >= V address a trainable prompt and whose other rows may carry an offset.
 
-    `base` [V, D] stays frozen and may be shared with a decoder or a tied head, which never see prompt or offset.
-    The sums are formed in the trained parameters' dtype and returned in the base's, or in `returns` where the base is trained in another
-    than the model computes in.
+    `base` [V, D] stays frozen and may be shared with a decoder or a tied head, which never see prompt or offset. The
+    sums are formed in the trained parameters' dtype and returned in the base's, or in `returns` where the base is
+    trained in another than the model computes in.
     """
 
     returns: torch.dtype | None = None
@@ -45,7 +45,9 @@ class PromptedEmbedding(nn.Module):
         return self.base.num_embeddings
 
     def parts(self, ids: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """ids [B, T] -> (E [B, T, D], its offset [B, T, D] or None, is_prompt [B, T]); E and offset mean nothing at the prompt's ids."""
+        """ids [B, T] -> (E [B, T, D], its offset [B, T, D] or None, is_prompt [B, T]); E and offset mean nothing at the
+        prompt's ids.
+        """
         is_prompt = ids >= self.vocab_size
         embeds = self.base(ids.masked_fill(is_prompt, 0))
         if self.offset is None or not self.use_offset:

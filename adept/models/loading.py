@@ -34,18 +34,19 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The pretrained model, every parameter frozen, and its tokenizer.
 
-    name: an alias, a hub id or a local folder. dropout: inside the model; None: as its own config says.
-    The weights are fp32, so that trained parameters start unrounded. With precision "bf16" they are bf16 where the model is stored in
-    bf16, which loses nothing and halves the host's memory. Buffers such as rotary frequencies are fp32 in both.
-    Raises UserError in one line when neither a local folder nor the hub has it, when its files are damaged or do not fit each other, and
-    when it comes with code of its own.
+    name: an alias, a hub id or a local folder. dropout: inside the model; None: as its own config says. The weights are
+    fp32, so that trained parameters start unrounded. With precision "bf16" they are bf16 where the model is stored in
+    bf16, which loses nothing and halves the host's memory. Buffers such as rotary frequencies are fp32 in both. Raises
+    UserError in one line when neither a local folder nor the hub has it, when its files are damaged or do not fit each
+    other, and when it comes with code of its own.
     """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # the run has one of its own
     where = locate(name)
     try:
-        # False, not left out: transformers would ask on standard input, where a "y" meant for something else runs a stranger's code.
+        # False, not left out: transformers would ask on standard input, where a "y" meant for something else runs a
+        # stranger's code.
         source = {"pretrained_model_name_or_path": where, "revision": revision, "trust_remote_code": False}
         model_config = transformers.AutoConfig.from_pretrained(**source)
         fields = [field for field in DROPOUT_FIELDS if hasattr(model_config, field)] if dropout is not None else []
@@ -82,7 +83,9 @@ def load_model(
 
 
 def random_model(name: str, device: torch.device | str = "cpu", **changes) -> PreTrainedModel:
-    """A model of the shape SHAPES[name] in fp32 with random frozen weights. changes: config fields, for smaller ones in tests."""
+    """A model of the shape SHAPES[name] in fp32 with random frozen weights. changes: config fields, for smaller ones in
+    tests.
+    """
     import transformers
 
     family, numbers = SHAPES[name]
@@ -95,7 +98,8 @@ def random_model(name: str, device: torch.device | str = "cpu", **changes) -> Pr
 def shape_only_model(name: str) -> PreTrainedModel:
     """A model of the true shape on the meta device, without weights; every parameter is frozen.
 
-    name: one of SHAPES, or what load_model() takes; of the latter only the config is read. Raises UserError for an unknown model.
+    name: one of SHAPES, or what load_model() takes; of the latter only the config is read. Raises UserError for an
+    unknown model.
     """
     import transformers
 
@@ -119,7 +123,8 @@ def copy_sharing_parameters(model: nn.Module) -> nn.Module:
 
 
 def patch_attention_and_dropout(model: PreTrainedModel) -> PreTrainedModel:
-    """Gives T5's attention the arithmetic of adept/models/t5_attention.py and every dropout that of adept/models/dropout.py, in place.
+    """Gives T5's attention the arithmetic of adept/models/t5_attention.py and every dropout that of
+    adept/models/dropout.py, in place.
 
     Names and parameters stay.
     """
@@ -149,7 +154,9 @@ def first_layer_attention(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def random_t5(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Writes a one-layer T5 with random weights and another model's tokenizer, to look at T5's attention where no T5 is at hand."""
+    """Writes a one-layer T5 with random weights and another model's tokenizer, to look at T5's attention where no T5 is
+    at hand.
+    """
     import transformers
 
     torch.manual_seed(0)

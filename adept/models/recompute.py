@@ -2,8 +2,8 @@
 
 That is half as much arithmetic again, since a frozen model's backward pass costs no more than its forward pass.
 
-transformers' own (gradient_checkpointing_enable) takes the cache away from the blocks, and with it the prompt that a causal model's rows
-share. Here blocks keep it, because these caches do not change when a block runs twice.
+transformers' own (gradient_checkpointing_enable) takes the cache away from the blocks, and with it the prompt that a
+causal model's rows share. Here blocks keep it, because these caches do not change when a block runs twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def checkpoint_blocks(model: nn.Module) -> None:
 
 
 class PromptCacheLayer(DynamicLayer):
-    """Holds the keys and values of its last pass. They are part of the graph, so gradients reach the prompt through them."""
+    """Holds the keys and values of its last pass. They are part of the graph, so gradients reach the prompt through
+    them.
+    """
 
     def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
         self.keys, self.values, self.is_initialized = keys, values, True
@@ -37,7 +39,9 @@ class PromptCacheLayer(DynamicLayer):
 
 
 class FrozenCacheLayer(DynamicLayer):
-    """Puts fixed keys and values in front of a pass's own, and does not store the latter, so that the pass can be run twice."""
+    """Puts fixed keys and values in front of a pass's own, and does not store the latter, so that the pass can be run
+    twice.
+    """
 
     def __init__(self, keys: Tensor, values: Tensor):
         super().__init__()

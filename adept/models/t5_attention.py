@@ -1,11 +1,13 @@
 """T5's attention with less arithmetic: same parameters, same result up to rounding.
 
-MaskedBiasAttention, the encoder's, joins relative bias and padding mask once for all layers, where transformers does so in each of them.
-While training on a CPU, where torch has no fused attention with dropout, its masks are those of adept/models/dropout.py.
+MaskedBiasAttention, the encoder's, joins relative bias and padding mask once for all layers, where transformers does so
+in each of them. While training on a CPU, where torch has no fused attention with dropout, its masks are those of
+adept/models/dropout.py.
 
-ShortTargetCrossAttention moves the projections of the source's keys and values to the few queries: (W_q x) . (W_k e) = (W_k^T W_q x) . e
-and sum_t a_t (W_v e_t) = W_v (sum_t a_t e_t), so keys and values of the source tokens e_t are never formed. L target tokens make that
-L / d_kv of their arithmetic (d_kv = 64 at T5-base), which saves an eighth of a step with short targets.
+ShortTargetCrossAttention moves the projections of the source's keys and values to the few queries: (W_q x) . (W_k e) =
+(W_k^T W_q x) . e and sum_t a_t (W_v e_t) = W_v (sum_t a_t e_t), so keys and values of the source tokens e_t are never
+formed. L target tokens make that L / d_kv of their arithmetic (d_kv = 64 at T5-base), which saves an eighth of a step
+with short targets.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class MaskedBiasAttention(T5Attention):
 
 
 class ShortTargetCrossAttention(T5Attention):
-    """T5's cross-attention in another order of summation; same parameters, same result up to rounding, no cache of keys and values."""
+    """T5's cross-attention in another order of summation; same parameters, same result up to rounding, no cache of keys
+    and values.
+    """
 
     def forward(
         self,
@@ -69,7 +73,9 @@ class ShortTargetCrossAttention(T5Attention):
         past_key_values=None,
         **kwargs,
     ):
-        """hidden_states [B, L, D], key_value_states [B, T, D], mask [B, 1, L, T] -> ([B, L, D], position_bias, weights [B, H, L, T])."""
+        """hidden_states [B, L, D], key_value_states [B, T, D], mask [B, 1, L, T] -> ([B, L, D], position_bias, weights
+        [B, H, L, T]).
+        """
         if type(self.k) is not nn.Linear or type(self.v) is not nn.Linear:  # LoRA's are more than a matrix
             return super().forward(hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs)
         rows, targets, width = hidden_states.shape

@@ -1,6 +1,7 @@
 """Tiny random models of three families, made on first use: --model tiny-t5 | tiny-llama | tiny-codegen.
 
-The profile "smoke" and the tests run on them in seconds; no quality is meant. Their tokenizer is trained on the rows of data/fixtures.
+The profile "smoke" and the tests run on them in seconds; no quality is meant. Their tokenizer is trained on the rows of
+data/fixtures.
 """
 
 from __future__ import annotations

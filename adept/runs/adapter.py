@@ -62,7 +62,9 @@ def save_adapter(folder: Path, trainables: Mapping[str, nn.Parameter], config: R
 
 
 def read_recorded_config(folder: Path) -> dict[str, Any]:
-    """{option: value} of the run that trained an adapter. Raises OSError, ValueError or RecursionError where that cannot be read."""
+    """{option: value} of the run that trained an adapter. Raises OSError, ValueError or RecursionError where that
+    cannot be read.
+    """
     return AdapterDescription.model_validate(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))).config
 
 

@@ -30,8 +30,8 @@ class RunClaimed(UserError):
 def claim_run(results_dir: str, run_id: str) -> Iterator[None]:
     """Only one process at a time does a run; a claim vanishes with its process.
 
-    Raises RunClaimed, which names the process, where another has it, and UserError where the folder cannot be written to: before an
-    hour of training, not after it. What a killed process left half written is removed.
+    Raises RunClaimed, which names the process, where another has it, and UserError where the folder cannot be written
+    to: before an hour of training, not after it. What a killed process left half written is removed.
     """
     path = lock_path(results_dir, run_id)
     made = [folder for folder in path.parents if not folder.exists()]

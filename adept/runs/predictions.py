@@ -30,7 +30,9 @@ class Prediction(BaseModel):
 
 
 def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[str]) -> None:
-    """One line a test example: its id, the predicted string, the references, and its question where that has several rows."""
+    """One line a test example: its id, the predicted string, the references, and its question where that has several
+    rows.
+    """
     lines = [
         json.dumps(
             {"id": e.id, "prediction": p, "references": list(e.references)}

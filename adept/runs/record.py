@@ -105,7 +105,8 @@ def finished_record(results_dir: str, run_id: str) -> dict | None:
     if record is not None and (
         checkpoints or lock_path(results_dir, run_id).exists() or unfinished_files(results_dir, run_id)
     ):
-        # Where another process has the claim, it is removing them itself; where they cannot be removed, they do no harm.
+        # Where another process has the claim, it is removing them itself; where they cannot be removed, they do no
+        # harm.
         with contextlib.suppress(UserError, OSError), claim_run(results_dir, run_id):
             for path in checkpoints:
                 path.unlink(missing_ok=True)

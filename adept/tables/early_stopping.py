@@ -1,8 +1,9 @@
-"""Early stopping of hopeless grid points: ASHA's rule (Li et al. 2020, arXiv 1810.05934, Algorithm 2) for a table's search.
+"""Early stopping of hopeless grid points: ASHA's rule (Li et al. 2020, arXiv 1810.05934, Algorithm 2) for a table's
+search.
 
-A run is judged once at each rung, 1/9 and 1/3 of its steps rounded up to an evaluation: by its best validation score so far, among all
-configurations of its cell that have reached this rung, wherever they run. What they scored is read from their records and metrics.jsonl, so
-the runs need nothing in common but the results folder."""
+A run is judged once at each rung, 1/9 and 1/3 of its steps rounded up to an evaluation: by its best validation score so
+far, among all configurations of its cell that have reached this rung, wherever they run. What they scored is read from
+their records and metrics.jsonl, so the runs need nothing in common but the results folder."""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ STEPS_PER_SECOND = {256: 2.7, 348: 1.8, 512: 1.15}
 
 
 def estimate_hours(runs: list[PlannedRun]) -> str:
-    """GPU hours at the speed of this results folder's own records of the model and task, else at that of DePT's released logs."""
+    """GPU hours at the speed of this results folder's own records of the model and task, else at that of DePT's
+    released logs.
+    """
     hours, measured, unknown = 0.0, 0, 0
     for run in runs:
         record, config = run.record, run.config

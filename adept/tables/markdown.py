@@ -11,7 +11,9 @@ from adept.tables.table import QUANTITY
 
 
 def markdown(view: View) -> str:
-    """The table with its heading, what was changed, notes of its records, differences that are no noise, and the number of missing runs."""
+    """The table with its heading, what was changed, notes of its records, differences that are no noise, and the number
+    of missing runs.
+    """
     table = view.table
     heading = [
         f"{escape(column)} ({metric})" if metric and metric not in column else escape(column)

@@ -32,12 +32,16 @@ QUANTITIES = {
     "mean": offset_statistic("mean"),
     "variance": offset_statistic("variance"),
 }
-"""What a cell can print besides test metrics: record -> number or None. Hours are those of 300,000 steps at the measured rate."""
+"""What a cell can print besides test metrics: record -> number or None. Hours are those of 300,000 steps at the
+measured rate.
+"""
 
 
 @dataclass
 class Cell:
-    """What stands at one row and column: the configuration chosen by validation, its records (one a seed), the paper's number."""
+    """What stands at one row and column: the configuration chosen by validation, its records (one a seed), the paper's
+    number.
+    """
 
     row: str
     column: str
@@ -138,7 +142,9 @@ class View:
 
     @cached_property
     def tests(self) -> dict[tuple[str, str], dict]:
-        """{(row, column): paired bootstrap of that cell against the cell of ADePT in the same column} where both were tested alike."""
+        """{(row, column): paired bootstrap of that cell against the cell of ADePT in the same column} where both were
+        tested alike.
+        """
         found = {}
         predictions: dict[str, TestedRun] = {}
 
@@ -175,8 +181,8 @@ class View:
 def select_configuration(runs: Sequence[PlannedRun]) -> tuple[list[dict], list[list[dict]]]:
     """(records of the configuration chosen by validation, records of every configuration that is there).
 
-    A configuration is everything but the seed; they are compared by their mean validation score over the seeds that all of them have.
-    Only those whose every such seed is there can be chosen, unless none is complete.
+    A configuration is everything but the seed; they are compared by their mean validation score over the seeds that all
+    of them have. Only those whose every such seed is there can be chosen, unless none is complete.
     """
     groups: dict[tuple, dict[int, dict | None]] = {}
     for run in runs:

@@ -1,4 +1,6 @@
-"""Is a difference more than noise? Intervals over seeds and over test rows, and the paired bootstrap between two methods."""
+"""Is a difference more than noise? Intervals over seeds and over test rows, and the paired bootstrap between two
+methods.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from adept.metrics import Answers, score
 from adept.runs.predictions import read_predictions
 
 SMALL_TEST = 300
-"""Test sets below this many rows are marked: one standard error is 2.9 points of accuracy or more at 50% (RTE 139, CB 28, WSC 52)."""
+"""Test sets below this many rows are marked: one standard error is 2.9 points of accuracy or more at 50% (RTE 139, CB
+28, WSC 52).
+"""
 
 FEW_ROWS = 20
 """Below this many test questions nothing is resampled."""
@@ -33,7 +37,9 @@ def seed_interval(scores: Sequence[float], level: float = 0.95) -> tuple[float, 
 
 
 def chance_difference(record: dict) -> float:
-    """Points by which a score in percent may differ from another on as many rows by chance (1.96 standard errors of a difference)."""
+    """Points by which a score in percent may differ from another on as many rows by chance (1.96 standard errors of a
+    difference).
+    """
     share = min(max(next(iter(record["test"].values())) / 100, 0.05), 0.95)
     return 100 * 1.96 * math.sqrt(2 * share * (1 - share) / record["sizes"]["test"])
 
@@ -77,10 +83,12 @@ class TestedRun:
 def paired_bootstrap(
     ours: Sequence[TestedRun], theirs: Sequence[TestedRun], metric: str, *, resamples: int = 1000, seed: int = 0
 ) -> dict:
-    """{"difference", "low", "high" in points, "p"}: ours minus theirs on the same test rows, averaged over the seeds of each.
+    """{"difference", "low", "high" in points, "p"}: ours minus theirs on the same test rows, averaged over the seeds of
+    each.
 
-    Questions are resampled with replacement (scipy.stats.bootstrap, percentile interval of 95%); p is two-sided, from the share of
-    resamples on the other side of zero. Raises ValueError where the two were not tested on the same rows, or on too few.
+    Questions are resampled with replacement (scipy.stats.bootstrap, percentile interval of 95%); p is two-sided, from
+    the share of resamples on the other side of zero. Raises ValueError where the two were not tested on the same rows,
+    or on too few.
     """
     everyone = [*ours, *theirs]
     if any(one.keys != everyone[0].keys for one in everyone):

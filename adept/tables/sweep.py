@@ -52,7 +52,9 @@ class Progress:
         return {run_id: outcomes[-1] for run_id, outcomes in self.failures.items() if len(outcomes) >= ATTEMPTS}
 
     def line(self, runs: list[PlannedRun]) -> str:
-        """done, running, failed, left and the time to go, which supposes that runs take as long as those that this sweep finished."""
+        """done, running, failed, left and the time to go, which supposes that runs take as long as those that this
+        sweep finished.
+        """
         done, stopped = sum(run.record is not None for run in runs), sum(run.stopped for run in runs)
         waiting = sum(run.pending for run in runs)
         ahead = len(runs) - done - stopped - len(self.failed)
@@ -81,7 +83,9 @@ def all_runs(tables: Sequence[Table]) -> list[PlannedRun]:
 
 
 STACKED_TOKENS = 65_536
-"""A stack's step has at most so many, counted at the longest sources; memory decides where it is less (adept/training/loop.py)."""
+"""A stack's step has at most so many, counted at the longest sources; memory decides where it is less
+(adept/training/loop.py).
+"""
 
 
 MOST_STACKED = 8
@@ -92,8 +96,8 @@ def group_into_stacks(
 ) -> list[list[PlannedRun]]:
     """`ready` in stacks of runs that one slot takes together, at most `most` each.
 
-    None: as many as a GPU, which single runs of short texts leave idle, gets work for; one on a CPU, which gains nothing. No more than keep
-    all slots busy, and what has failed is tried again alone.
+    None: as many as a GPU, which single runs of short texts leave idle, gets work for; one on a CPU, which gains
+    nothing. No more than keep all slots busy, and what has failed is tried again alone.
     """
     share = -(-len(ready) // progress.slots)
     made: list[list[PlannedRun]] = []
@@ -114,8 +118,9 @@ def carry_out(
 ) -> dict[str, str]:
     """Runs whatever of the tables is not done, as finished runs decide it, until nothing more can be done.
 
-    stack: the most runs that are trained together on one model; None: as many as help where the launcher is. Returns {run id: why} of the
-    runs that failed twice. A run that another sweep on the same results folder is doing is waited for.
+    stack: the most runs that are trained together on one model; None: as many as help where the launcher is. Returns
+    {run id: why} of the runs that failed twice. A run that another sweep on the same results folder is doing is waited
+    for.
     """
     runs, progress = all_runs(tables), Progress(launcher.slots)
     if not early_stopping:
@@ -157,7 +162,9 @@ def carry_out(
 
 
 def take_outcome(run_id: str, outcome: Outcome, progress: Progress) -> bool:
-    """Takes a run's outcome into `progress` and prints it; False where another sweep has the run, so that nothing is new."""
+    """Takes a run's outcome into `progress` and prints it; False where another sweep has the run, so that nothing is
+    new.
+    """
     started = progress.running.pop(run_id)
     if outcome == BUSY:
         progress.elsewhere[run_id] = time.monotonic() + POLL_SECONDS

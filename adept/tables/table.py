@@ -27,7 +27,9 @@ QUANTITY = "quantity"
 
 @dataclass(frozen=True)
 class GridEntry:
-    """One entry of a table's grid. fields: {option: value or list of values, each of which is run}; cases: options that vary together."""
+    """One entry of a table's grid. fields: {option: value or list of values, each of which is run}; cases: options that
+    vary together.
+    """
 
     fields: Mapping[str, Any]
     cases: Sequence[Mapping[str, Any]] = ({},)
@@ -112,7 +114,9 @@ class Table:
         return Path(self.given.get("results_dir", default_of(OPTIONS["results_dir"])))
 
     def key(self, axes: tuple[str, ...], config: RunConfig, quantity: str = "") -> str:
-        """The heading of the row or column that a run belongs to: its values of these options, without those that it does not have."""
+        """The heading of the row or column that a run belongs to: its values of these options, without those that it
+        does not have.
+        """
         values = [quantity if name == QUANTITY else config.get(name) for name in axes]
         return " ".join(
             filter(None, (self.labels.get(str(value), str(value)) for value in values if value is not None))
@@ -229,8 +233,8 @@ def best_run(runs: list[PlannedRun]) -> tuple[PlannedRun, bool]:
 def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "grid") -> list[dict[str, Any]]:
     """One grid entry -> flags of each of its runs; "@glue" is each of its tasks.
 
-    An option that the run's method or task does not have is left out, since overrides and common fields are written for all runs.
-    Raises UserError naming `source` for a value that is neither plain nor a list of plain ones.
+    An option that the run's method or task does not have is left out, since overrides and common fields are written for
+    all runs. Raises UserError naming `source` for a value that is neither plain nor a list of plain ones.
     """
     lists = {name: value if isinstance(value, list) else [value] for name, value in {**entry, **overrides}.items()}
     for name, values in lists.items():

@@ -14,8 +14,9 @@ quantities       what a cell prints: "score" (the task's reported metric), anoth
 means            {name: tasks}: a column with the mean over these tasks
 labels           {value: what is printed in its place}
 
-A profile (configs/profiles/NAME.yaml) shrinks a table: its `fields` override, its `models` stand in for others, `search` configurations of
-a cell and as many seeds stay, and `labels` are added. A table says in its heading what was changed.
+A profile (configs/profiles/NAME.yaml) shrinks a table: its `fields` override, its `models` stand in for others,
+`search` configurations of a cell and as many seeds stay, and `labels` are added. A table says in its heading what was
+changed.
 """
 
 from __future__ import annotations
@@ -164,7 +165,8 @@ def read_profile(name: str) -> Profile:
 
 
 def shrink(entry: GridEntry, search: int | None, axes: set[str]) -> GridEntry:
-    """The entry with the first `search` values of its cases, or of the first list that is searched, and one value of its other lists.
+    """The entry with the first `search` values of its cases, or of the first list that is searched, and one value of
+    its other lists.
 
     axes: options that the table lays out; they keep all their values.
     """

@@ -7,10 +7,10 @@ label: funny                             # the column of the class ...
 labels: {dull: 0, funny: 1}              # ... and word: value in that column; a list of words stands for 0, 1, ...
 metrics: [accuracy]
 
-In place of label and labels, `target: column` names free text to generate (one text, or a list of which any is right). In place of
-files, `hub: {id: someone/jokes, config: null, revision: null}` names a data set on the hub. `split` is native (train, validation, test;
-the default), halve_validation (train, validation) or carve_1000 (train, test); where the data's splits have other names, `splits` lists
-them in that order. Optional: report, max_source_len, cue.
+In place of label and labels, `target: column` names free text to generate (one text, or a list of which any is right).
+In place of files, `hub: {id: someone/jokes, config: null, revision: null}` names a data set on the hub. `split` is
+native (train, validation, test; the default), halve_validation (train, validation) or carve_1000 (train, test); where
+the data's splits have other names, `splits` lists them in that order. Optional: report, max_source_len, cue.
 """
 
 from __future__ import annotations

@@ -37,7 +37,9 @@ def similarity_to_fifths(row: Row, options: TaskOptions) -> Answer:
 
 
 def similarity_to_tenths(row: Row, options: TaskOptions) -> Answer:
-    """Rounded to 0.1 and compared with itself (released code, whose formula multiplies and divides by 5 before it rounds)."""
+    """Rounded to 0.1 and compared with itself (released code, whose formula multiplies and divides by 5 before it
+    rounds).
+    """
     rounded = str(round(similarity(row), 1))
     return rounded, (rounded,)
 

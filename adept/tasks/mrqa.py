@@ -42,7 +42,8 @@ class SquadOptions(QuestionAnsweringOptions):
 
 
 def pad_punctuation(text: str) -> str:
-    """Blanks around whatever is no letter, digit, accent, underscore or blank: "U.S." -> "U . S ." (T5's SQuAD preprocessing).
+    """Blanks around whatever is no letter, digit, accent, underscore or blank: "U.S." -> "U . S ." (T5's SQuAD
+    preprocessing).
 
     The released code leaves a blank at the ends, which T5's tokenizer drops.
     """

@@ -1,7 +1,7 @@
 """What a task is: where its data lies, how a row becomes text, how it is split, what is measured (Appendix D).
 
-Sources are "column: value" strings joined by blanks. Targets are digit strings (released code; --targets words for T5's words). Where the
-paper and its released code differ, the task has options.
+Sources are "column: value" strings joined by blanks. Targets are digit strings (released code; --targets words for T5's
+words). Where the paper and its released code differ, the task has options.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class TaskOptions(Options):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How predictions are drawn instead of decoded greedily. temperature 0 is greedy; samples are drawn for each test row."""
+    """How predictions are drawn instead of decoded greedily. temperature 0 is greedy; samples are drawn for each test
+    row.
+    """
 
     temperature: float
     top_p: float
@@ -51,7 +53,8 @@ class Task:
 
     name: str
     hub: tuple[str, str | None] | None
-    """Data set id and config on the hub (no loading script); None: bundled with the project (adept/models/bundled.py)."""
+    """Data set id and config on the hub (no loading script); None: bundled with the project (adept/models/bundled.py).
+    """
     text: tuple[str | tuple[str, str], ...] | Callable[[Row, Any], str]
     """Columns or (key, column) pairs, "key: value key: value"; or a renderer (row, options) -> source."""
     words: tuple[str, ...] | None = None
@@ -81,7 +84,9 @@ class Task:
     sizes: tuple[int, int, int] | None = None
     """The paper's train / validation / test (QQP's 40,431 is the hub's 40,430)."""
     cue: str | None = "answer:"
-    """Stands between source and target on decoder-only models, which see no encoder's end; None: the target continues the source."""
+    """Stands between source and target on decoder-only models, which see no encoder's end; None: the target continues
+    the source.
+    """
     revision: str | None = None
     """Of the hub's data set; --data_revision wins over it."""
     on_hub: Mapping[str, str] = field(default_factory=dict)
@@ -124,7 +129,9 @@ class Task:
         return " ".join(f"{key}: {text_value(row, column)}" for key, column in pairs)
 
     def answer(self, row: Row) -> Answer:
-        """(training target, references that a prediction is compared with). Raises ValueError for a label outside the list."""
+        """(training target, references that a prediction is compared with). Raises ValueError for a label outside the
+        list.
+        """
         if self.target is not None:
             return self.target(row, self.options)
         labels, label = self.labels, row[self.label]

@@ -18,8 +18,8 @@ from adept.tasks.task import Task
 from adept.training.session import Session
 
 LEAST_FULL = {"cpu": 0.9, "cuda": 0.5}
-"""The shortest row of an evaluation batch over its longest. A CPU's time goes into tokens and padding, that of a GPU with small batches
-into launches."""
+"""The shortest row of an evaluation batch over its longest. A CPU's time goes into tokens and padding, that of a GPU
+with small batches into launches."""
 
 
 def evaluate(
@@ -54,7 +54,9 @@ def make_answers(task: Task, examples: list[Example], predictions: list[str]) ->
 
 
 def compare_scoring(session: Session, examples: list[Example], test: dict[str, float], predictions: list[str]) -> dict:
-    """{"rows", "agreement" in percent, "generate" and "likelihood": {metric: percent}}: the test set scored in the other way too."""
+    """{"rows", "agreement" in percent, "generate" and "likelihood": {metric: percent}}: the test set scored in the
+    other way too.
+    """
     ways = ("generate", "likelihood")
     other = ways[session.config.scoring == "generate"]
     scores, others = evaluate(session, examples, other)
@@ -67,7 +69,7 @@ def compare_scoring(session: Session, examples: list[Example], test: dict[str, f
     }
 
 
-# Prediction -------------------------------------------------------------------------------------------------------------
+# Prediction -----------------------------------------------------------------------------------------------------------
 
 
 def temperature(session: Session) -> float:
@@ -77,7 +79,9 @@ def temperature(session: Session) -> float:
 
 @torch.no_grad()
 def predict(session: Session, examples: list[Example], scoring: str | None = None) -> list[str]:
-    """The predicted string of each example, by generation or by label likelihood (--scoring, or `scoring` in its place)."""
+    """The predicted string of each example, by generation or by label likelihood (--scoring, or `scoring` in its
+    place).
+    """
     likelihood = (scoring or session.config.scoring) == "likelihood"
     was_training = session.model.training
     session.model.eval()
@@ -108,7 +112,8 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
 
 
 def evaluation_batches(order: Sequence[int], lengths: Sequence[int], session: Session) -> Iterator[list[int]]:
-    """`order`, row numbers from the longest to the shortest, in batches of at most --eval_batch_size a process and without much padding.
+    """`order`, row numbers from the longest to the shortest, in batches of at most --eval_batch_size a process and
+    without much padding.
 
     Sampled rows are batched by --eval_batch_size alone, so that the samples do not depend on padding.
     """
@@ -166,7 +171,8 @@ def generate(session: Session, batch: dict[str, Tensor]) -> list[str]:
 
 
 def max_new_tokens(session: Session) -> int:
-    """--max_new_tokens. Its default with labels is one token more than the longest, since a label that goes on is another string.
+    """--max_new_tokens. Its default with labels is one token more than the longest, since a label that goes on is
+    another string.
 
     Free text gets what the released code's max_length of 20 leaves it, which counts the decoder's start token.
     """
@@ -177,7 +183,8 @@ def max_new_tokens(session: Session) -> int:
 
 
 def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
-    """For each row, the label with the highest log-probability, EOS included. The source passes through the model once for all labels.
+    """For each row, the label with the highest log-probability, EOS included. The source passes through the model once
+    for all labels.
 
     batch: the codec's source_batch, {"input_ids", "attention_mask"} [B, T].
     """

@@ -26,9 +26,9 @@ def run(config: RunConfig, should_stop: StoppingRule | None = None) -> dict:
 
     A finished run's record is returned as it is; a run that was killed goes on from its last checkpoint.
 
-    Raises UserError for bad input, for a loss that is not finite (with step, rates and the batch's ids), for a full disk and for too
-    little memory; RunClaimed when another process is at this run; Interrupted after Ctrl-C, SIGTERM or SIGUSR1, and EarlyStopped where
-    `should_stop` says so, both with the training saved.
+    Raises UserError for bad input, for a loss that is not finite (with step, rates and the batch's ids), for a full
+    disk and for too little memory; RunClaimed when another process is at this run; Interrupted after Ctrl-C, SIGTERM or
+    SIGUSR1, and EarlyStopped where `should_stop` says so, both with the training saved.
     """
     (outcome,) = train_runs([(config, should_stop)])
     if isinstance(outcome, Exception):
@@ -39,8 +39,8 @@ def run(config: RunConfig, should_stop: StoppingRule | None = None) -> dict:
 def train_runs(jobs: Sequence[tuple[RunConfig, StoppingRule | None]]) -> list[dict | Exception]:
     """Trains runs together on one model that is loaded once.
 
-    Returns each run's record, or the exception that ended it: one run's failure does not end the others. The runs' stack_key()s must be
-    equal. Raises Interrupted after a signal, when every run has saved its training.
+    Returns each run's record, or the exception that ended it: one run's failure does not end the others. The runs'
+    stack_key()s must be equal. Raises Interrupted after a signal, when every run has saved its training.
     """
     with Signals() as signals:
         shared = SharedData()
@@ -90,7 +90,9 @@ class Loop:
         self.call_each((run, partial(pass_or_raise, session, run.prepare)) for run, session in prepared)
 
     def make_step(self, runs: Sequence[Run]) -> list[StepResult | Exception] | None:
-        """One optimizer step of the runs together, or what it raises for each; None where several have too little memory together."""
+        """One optimizer step of the runs together, or what it raises for each; None where several have too little
+        memory together.
+        """
         inputs = [run.next_step() for run in runs]
         stack = self.stack_of(runs)
         try:
@@ -116,8 +118,8 @@ class Loop:
     def call_each(self, calls: Iterable[tuple[Run, Callable[[], None]]]) -> None:
         """Calls each run's function. A run stays active unless it is finished or its function raises.
 
-        After a signal has met one run, the others' functions are called all the same, so that each run has made the same step when it is
-        saved.
+        After a signal has met one run, the others' functions are called all the same, so that each run has made the
+        same step when it is saved.
         """
         interruption: BaseException | None = None
         for run, function in calls:

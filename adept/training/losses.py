@@ -16,10 +16,12 @@ BatchLosses = Callable[[nn.Module, dict[str, Tensor], int, int], Tensor]
 
 
 def batch_losses(model: nn.Module, batch: dict[str, Tensor], prefix: int, runs: int) -> Tensor:
-    """[runs]: the mean loss over the target tokens of each run's rows, which are equal blocks of the batch, one after the other.
+    """[runs]: the mean loss over the target tokens of each run's rows, which are equal blocks of the batch, one after
+    the other.
 
-    The first `prefix` tokens of a causal model's rows are the prompt. They are the same in each row of a run and attend to nothing that
-    follows, so their keys and values are computed once. The model's own dropout there is one draw for all of a run's rows.
+    The first `prefix` tokens of a causal model's rows are the prompt. They are the same in each row of a run and attend
+    to nothing that follows, so their keys and values are computed once. The model's own dropout there is one draw for
+    all of a run's rows.
     """
     batch = {name: tensor for name, tensor in batch.items() if name != "shift_labels"}
     targets, labels, rows = batch.pop("targets"), batch.pop("labels"), len(batch["input_ids"]) // runs
@@ -41,7 +43,9 @@ def batch_losses(model: nn.Module, batch: dict[str, Tensor], prefix: int, runs: 
 
 
 def compiled_batch_losses(device: torch.device, grad_accum: int) -> BatchLosses:
-    """batch_losses() through torch.compile, on a GPU in one CUDA graph for each shape, so that launches do not limit a step's speed."""
+    """batch_losses() through torch.compile, on a GPU in one CUDA graph for each shape, so that launches do not limit a
+    step's speed.
+    """
     graphs = (
         device.type == "cuda" and grad_accum == 1
     )  # summed gradients would lie in memory that the next replay overwrites

@@ -29,7 +29,8 @@ def generator_name(name: str, rank: int) -> str:
 
 
 def restore_random_state(generators: dict, tensors: dict[str, Tensor], device: torch.device) -> None:
-    """A run that goes on elsewhere (CPU to GPU, or in more processes) keeps that device's or process's generator as its seed made it.
+    """A run that goes on elsewhere (CPU to GPU, or in more processes) keeps that device's or process's generator as its
+    seed made it.
 
     Raises ValueError for what is none.
     """

@@ -1,9 +1,9 @@
 """A run's resumable checkpoints: a killed run goes on as if nothing had happened.
 
 A checkpoint is one safetensors file, `<run folder>/checkpoint.safetensors`; the one before it is kept as
-`checkpoint.previous.safetensors`. Its tensors are the trained parameters, the best ones so far, AdamW's moments, the losses since the last
-evaluation and torch's random generators. Its metadata hold "schema", "crc" (of everything else) and "state", a JSON object with whose
-run it is and the rest of the state. Nothing is pickled.
+`checkpoint.previous.safetensors`. Its tensors are the trained parameters, the best ones so far, AdamW's moments, the
+losses since the last evaluation and torch's random generators. Its metadata hold "schema", "crc" (of everything else)
+and "state", a JSON object with whose run it is and the rest of the state. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Checkpoints:
         return state.step % every == 0 or time.monotonic() - self.saved > SAVE_SECONDS
 
     def save(self, state: TrainState) -> None:
-        """Writes the newest checkpoint and keeps the one before. Raises UserError when the disk refuses. Before the first step: nothing."""
+        """Writes the newest checkpoint and keeps the one before. Raises UserError when the disk refuses. Before the
+        first step: nothing.
+        """
         if not state.step:
             return
         generators, own = random_state(self.session.device)
@@ -99,9 +101,11 @@ class Checkpoints:
         self.damaged = False
 
     def load(self) -> TrainState:
-        """Puts parameters, optimizer, random generators and metrics.jsonl back to the newest good checkpoint and returns its state.
+        """Puts parameters, optimizer, random generators and metrics.jsonl back to the newest good checkpoint and
+        returns its state.
 
-        A fresh state where there is no checkpoint. Raises UserError when there are some but none is of this run, whole and readable.
+        A fresh state where there is no checkpoint. Raises UserError when there are some but none is of this run, whole
+        and readable.
         """
         state, problems = TrainState(), []
         for path in (self.newest, self.previous):
@@ -179,7 +183,9 @@ def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def parse_text(text: str) -> dict:
-    """A checkpoint's JSON: whose it is, "code", "state" and "random". Raises CheckpointError where it is not what `save` writes."""
+    """A checkpoint's JSON: whose it is, "code", "state" and "random". Raises CheckpointError where it is not what
+    `save` writes.
+    """
     try:
         stored = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -203,8 +209,8 @@ def tensor_specs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, 
 def expected_specs(
     trainables: Mapping[str, Tensor], tensors: Mapping[str, Tensor], best: bool
 ) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """{name: (dtype, shape)} that the tensors of a checkpoint must have. What may differ between two is taken from `tensors`: the number of
-    losses, the devices with random generators, and which parameters have had a gradient."""
+    """{name: (dtype, shape)} that the tensors of a checkpoint must have. What may differ between two is taken from
+    `tensors`: the number of losses, the devices with random generators, and which parameters have had a gradient."""
     expected = {name: kind for name, kind in tensor_specs(tensors).items() if name.startswith("random/")}
     expected["random/cpu"] = tensor_specs({"": torch.get_rng_state()})[""]
     expected["losses"] = (torch.float64, (tensors["losses"].numel() if "losses" in tensors else 0,))
@@ -226,7 +232,9 @@ def checksum(tensors: dict[str, Tensor], text: str) -> str:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, trainables: dict[str, Tensor], tensors: dict[str, Tensor]
 ) -> None:
-    """tensors: {"<key>/<parameter's name>": value}. The groups and their rates stay: the config and the step decide them."""
+    """tensors: {"<key>/<parameter's name>": value}. The groups and their rates stay: the config and the step decide
+    them.
+    """
     numbers = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():

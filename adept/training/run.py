@@ -40,7 +40,9 @@ class EarlyStopped(Exception):
 
 
 class SharedData:
-    """Data of runs that are trained together, loaded and tokenised once. Only --few_shot's draw differs from run to run."""
+    """Data of runs that are trained together, loaded and tokenised once. Only --few_shot's draw differs from run to
+    run.
+    """
 
     def __init__(self):
         self.loaded: dict[int | None, Data] = {}
@@ -68,9 +70,9 @@ class SharedData:
 class Run:
     """One run: its claim, data, session, optimizer, progress, checkpoints and display.
 
-    The loop calls, in this order: claim(); prepare(session) unless the run is finished; then next_step() and after_step(result) until it
-    is finished. Any of them may raise; the loop then calls end(error), which saves the training where it is whole and releases the claim.
-    `record` is set when the run is finished.
+    The loop calls, in this order: claim(); prepare(session) unless the run is finished; then next_step() and
+    after_step(result) until it is finished. Any of them may raise; the loop then calls end(error), which saves the
+    training where it is whole and releases the claim. `record` is set when the run is finished.
     """
 
     def __init__(
@@ -150,7 +152,9 @@ class Run:
         return self.step_input
 
     def after_step(self, result: StepResult) -> None:
-        """Takes the result of the step that next_step() began; then logs, evaluates, saves, stops or finishes where that is due."""
+        """Takes the result of the step that next_step() began; then logs, evaluates, saves, stops or finishes where
+        that is due.
+        """
         state, batches, self.step_input = self.state, self.step_input.batches, None
         state.unread.append((state.step, result.loss, [name for batch in batches for name in batch.ids]))
         state.step += 1
@@ -161,7 +165,9 @@ class Run:
         self.between_steps()
 
     def between_steps(self) -> None:
-        """What is due after `state.step` steps. Raises Interrupted for a signal, EarlyStopped where the stopping rule says so."""
+        """What is due after `state.step` steps. Raises Interrupted for a signal, EarlyStopped where the stopping rule
+        says so.
+        """
         config, state = self.config, self.state
         last = state.step == config.steps
         due = last or (state.step > 0 and state.step % config.eval_every == 0)
@@ -206,7 +212,9 @@ class Run:
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Inside, a signal interrupts at once, because an evaluation changes nothing of the training but the time it took."""
+        """Inside, a signal interrupts at once, because an evaluation changes nothing of the training but the time it
+        took.
+        """
         started = time.perf_counter()
         remedies = evaluation_remedies(self.config)
         with self.signals.interrupt_at_once(), report_out_of_memory(remedies, OutOfMemoryInEvaluation):
@@ -253,7 +261,8 @@ class Run:
         return record
 
     def end(self, error: BaseException) -> BaseException:
-        """Ends the run without a record: saves the training where `error` came between two steps, and releases the claim.
+        """Ends the run without a record: saves the training where `error` came between two steps, and releases the
+        claim.
 
         Returns the error, with the step that is saved in its text; or what saving raised.
         """

@@ -14,7 +14,9 @@ from adept.training.state import TrainState
 
 
 def make_record(session: Session, data: Data, param_groups: dict, state: TrainState, test: dict, timing: dict) -> dict:
-    """The record, as adept/runs/record.py and its readers know it. "notes" says where the run differs from the paper's data."""
+    """The record, as adept/runs/record.py and its readers know it. "notes" says where the run differs from the paper's
+    data.
+    """
     config, task = session.config, session.task
     notes = []
     if task.sizes and config.few_shot is None and tuple(data.sizes.values()) != task.sizes:

@@ -55,9 +55,11 @@ class Session:
 
     @property
     def shared_prefix(self) -> int:
-        """Tokens at the beginning of each training row that have the same states in all of them: a causal model's prompt.
+        """Tokens at the beginning of each training row that have the same states in all of them: a causal model's
+        prompt.
 
-        A sharded model computes it with every row: FSDP gathers a block's weights for the gradient of its output, not of its cache.
+        A sharded model computes it with every row: FSDP gathers a block's weights for the gradient of its output, not
+        of its cache.
         """
         return 0 if self.codec.encoder_decoder or self.config.shard_model else len(self.codec.prompt_ids)
 
@@ -87,7 +89,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-# Opening ----------------------------------------------------------------------------------------------------------------
+# Opening --------------------------------------------------------------------------------------------------------------
 
 
 def open_session(config: RunConfig) -> Session:
@@ -102,9 +104,11 @@ def open_session(config: RunConfig) -> Session:
 
 
 def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
-    """Sessions of runs of one model. It is loaded once: each session has its own copy of the modules and shares the frozen weights.
+    """Sessions of runs of one model. It is loaded once: each session has its own copy of the modules and shares the
+    frozen weights.
 
-    A run whose method cannot be applied gets a UserError in place of its session. Raises UserError for a model that cannot be loaded.
+    A run whose method cannot be applied gets a UserError in place of its session. Raises UserError for a model that
+    cannot be loaded.
     """
     first = configs[0]
     for config in configs:
@@ -134,7 +138,8 @@ def value_or_user_error(function, *arguments):
 
 
 def open_session_on(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
-    """open_session() with a model and a tokenizer at hand. Every parameter of the model is frozen; it is changed in place.
+    """open_session() with a model and a tokenizer at hand. Every parameter of the model is frozen; it is changed in
+    place.
 
     device: in place of the config's.
     """
@@ -165,7 +170,9 @@ def require_code_permission(config: RunConfig, task: Task) -> None:
 
 
 def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
-    """Seeds everything and puts the method's parameters into the frozen model. Raises UserError where task and model do not fit."""
+    """Seeds everything and puts the method's parameters into the frozen model. Raises UserError where task and model do
+    not fit.
+    """
     task = task_of(config)
     require_code_permission(config, task)
     if task.cue is None and model.config.is_encoder_decoder:

@@ -15,7 +15,8 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 class Interrupted(KeyboardInterrupt):
     """A signal ended the run between two steps or within an evaluation. Its text is the line a user sees.
 
-    code: the exit code by which a shell knows the signal, 128 + its number (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1 on Linux).
+    code: the exit code by which a shell knows the signal, 128 + its number (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1 on
+    Linux).
     """
 
     def __init__(self, number: int):
@@ -24,10 +25,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """As a context manager: a signal waits for the next check(), or raises Interrupted at once inside interrupt_at_once().
+    """As a context manager: a signal waits for the next check(), or raises Interrupted at once inside
+    interrupt_at_once().
 
-    Leaving it raises Interrupted for a signal that is still waiting. A second Ctrl-C raises KeyboardInterrupt where it comes. Only the
-    main thread can catch signals: in others this does nothing. A signal that the process was told to ignore (nohup) stays ignored.
+    Leaving it raises Interrupted for a signal that is still waiting. A second Ctrl-C raises KeyboardInterrupt where it
+    comes. Only the main thread can catch signals: in others this does nothing. A signal that the process was told to
+    ignore (nohup) stays ignored.
     """
 
     def __init__(self):
@@ -58,7 +61,8 @@ class Signals:
     def check(self, agreed: int = 0) -> None:
         """Raises Interrupted if a signal came.
 
-        agreed: the signal that several processes have agreed on. They stop together: for this one, not for what came to one of them since.
+        agreed: the signal that several processes have agreed on. They stop together: for this one, not for what came to
+        one of them since.
         """
         if number := self.received if distributed.WORLD == 1 else agreed:
             raise Interrupted(number)

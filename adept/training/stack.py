@@ -19,8 +19,9 @@ from adept.training.session import Session
 def join_batches(batches: Sequence[dict[str, Tensor]], prefixes: Sequence[int]) -> dict[str, Tensor]:
     """Batches of the codec's, with "targets" [1] each -> one, of equal blocks of rows, padded to the widest.
 
-    prefixes: tokens of each batch's shared prompt. Shorter ones are padded on the left, so that all end in one column; "position_ids" then
-    say where a row begins. A batch with fewer rows than another repeats its last one without labels.
+    prefixes: tokens of each batch's shared prompt. Shorter ones are padded on the left, so that all end in one column;
+    "position_ids" then say where a row begins. A batch with fewer rows than another repeats its last one without
+    labels.
     """
     if len(batches) == 1:
         return batches[0]
@@ -76,7 +77,9 @@ OWN_OPTIONS = {
 
 
 def stack_key(config: RunConfig) -> tuple | None:
-    """Runs of equal keys can be stacked: they agree in model, data, batches and arithmetic. None: the run is to be alone."""
+    """Runs of equal keys can be stacked: they agree in model, data, batches and arithmetic. None: the run is to be
+    alone.
+    """
     if not config.method_options.stacks or not config.steps:
         return None
     differing = OWN_OPTIONS | METHOD_OPTIONS

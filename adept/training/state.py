@@ -59,7 +59,9 @@ class TrainState:
         }
 
     def read_losses(self, optimizer: torch.optim.Optimizer | None) -> None:
-        """Takes the unread losses off the device. Raises UserError at the first that is not finite, with step, rates and example ids."""
+        """Takes the unread losses off the device. Raises UserError at the first that is not finite, with step, rates
+        and example ids.
+        """
         if not self.unread:
             return
         losses = torch.stack([loss for _, loss, _ in self.unread]).tolist()

@@ -1,8 +1,9 @@
 """One optimizer step: of a run, or of several runs stacked on one frozen model.
 
-The batches of stacked runs pass through the model together, each row with its own run's prompt and offset. Nothing that is trained is
-shared, so the gradient of the sum of the runs' losses is each run's own gradient: stacked runs are separate runs up to the order of
-summation. Dropout inside the model is the exception: a stacked run draws other masks than it would alone.
+The batches of stacked runs pass through the model together, each row with its own run's prompt and offset. Nothing that
+is trained is shared, so the gradient of the sum of the runs' losses is each run's own gradient: stacked runs are
+separate runs up to the order of summation. Dropout inside the model is the exception: a stacked run draws other masks
+than it would alone.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def optimized_parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]
 def train_step(inputs: Sequence[StepInput], stack: Stack | None = None) -> list[StepResult]:
     """One optimizer step of each run, in forward passes of all together.
 
-    The runs must agree in grad_accum, precision and what else the model's arithmetic depends on. stack: the runs' own, where it is at
-    hand.
+    The runs must agree in grad_accum, precision and what else the model's arithmetic depends on. stack: the runs' own,
+    where it is at hand.
     """
     started = time.perf_counter()
     stack = stack or Stack([step.session for step in inputs])

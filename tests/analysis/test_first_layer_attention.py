@@ -6,10 +6,10 @@ from conftest import FAMILIES
 from explicit_formulas import examples, explicit_inputs, filled_session
 
 from adept.analysis.attention import first_layer_patterns, measure_attention, without_offset
-from adept.config import UserError
-from adept.data import Example
-from adept.loop import open_session
-from adept.models import first_layer_attention
+from adept.base.errors import UserError
+from adept.data.example import Example
+from adept.models.loading import first_layer_attention
+from adept.training.session import open_session
 
 TEXTS = (
     "the cat sat on the mat and the dog sat on the cat",

@@ -6,8 +6,9 @@ import pytest
 
 from adept.analysis.theory import theory_markdown
 from adept.commands.theory import main
-from adept.loop import open_session, run
-from adept.models import random_t5
+from adept.models.loading import random_t5
+from adept.training.loop import run
+from adept.training.session import open_session
 
 
 def test_the_command_writes_table_and_figure(make_config, data_dir, tmp_path, capsys):

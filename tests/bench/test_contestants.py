@@ -7,8 +7,9 @@ from tiny_bench import TINY, open_sessions
 from adept.bench.profiles import PROFILES
 from adept.bench.released import released_predict
 from adept.bench.synthetic import synthetic_examples
-from adept.loop import predict
-from adept.step import Stack, make_batch
+from adept.data.batches import make_batch
+from adept.training.evaluation import predict
+from adept.training.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("tiny_bench")
 

@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adept.bench.resources import OperationCounter
 from adept.bench.timing import speedup, time_in_turns
-from adept.models import forward_flops, random_model, spare
+from adept.models.families import forward_flops
+from adept.models.loading import patch_attention_and_dropout, random_model
 
 pytestmark = pytest.mark.usefixtures("tiny_bench")
 
@@ -20,7 +21,7 @@ def test_flops_are_what_torch_counts(name):
     source, target, ids = 13, 3, torch.arange(13)[None]
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         if model.config.is_encoder_decoder:
-            spare(model)(input_ids=ids, decoder_input_ids=ids[:, :target])
+            patch_attention_and_dropout(model)(input_ids=ids, decoder_input_ids=ids[:, :target])
         else:
             model(input_ids=torch.cat([ids, ids[:, : target - 1]], dim=1), logits_to_keep=target)
     weights, attention = forward_flops(model.config, source, target)

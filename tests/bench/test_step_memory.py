@@ -6,11 +6,12 @@ from torch.profiler import profile
 from adept.bench.memory import StepMemory, count_run, count_step, largest_batch
 from adept.bench.synthetic import DigitTokenizer
 from adept.commands.bench import main
-from adept.config import resolve
-from adept.data import Example
-from adept.loop import adapt
-from adept.models import random_model, spare
-from adept.step import Stack, make_batch
+from adept.config.layers import resolve
+from adept.data.batches import make_batch
+from adept.data.example import Example
+from adept.models.loading import patch_attention_and_dropout, random_model
+from adept.training.session import open_session_on
+from adept.training.stack import Stack
 
 SMALL = {
     "t5-small": {"num_layers": 2, "vocab_size": 2000},
@@ -44,8 +45,8 @@ def test_counted_peak_is_the_allocators(name, checkpointed):
         {"task": "rte", "model": name, "device": "cpu", "max_source_len": 128, "prompt_init_vocab": 100,
          "checkpoint_activations": checkpointed}
     )  # fmt: skip
-    model = spare(random_model(name, **SMALL[name]))
-    session = adapt(config, model, DigitTokenizer())
+    model = patch_attention_and_dropout(random_model(name, **SMALL[name]))
+    session = open_session_on(config, model, DigitTokenizer())
     rows = [Example("", "", "", (), source_ids=(2,) * length, target_ids=(2,) * 3) for length in (128, 120, 128, 90)]
     batch = make_batch(session.codec, rows)
     session.model.train()

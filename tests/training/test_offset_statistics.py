@@ -5,11 +5,12 @@ import pytest
 import torch
 from explicit_formulas import examples, explicit_inputs, filled_session
 
-from adept.checkpoint import load
-from adept.config import UserError
-from adept.data import load_data
-from adept.loop import open_session, run
-from adept.offset_statistics import find_prompted_embedding, offset_statistics
+from adept.base.errors import UserError
+from adept.data.dataset import load_data
+from adept.serving.load import load
+from adept.training.loop import run
+from adept.training.offset_statistics import offset_statistics
+from adept.training.session import open_session
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])

@@ -4,11 +4,11 @@ import pytest
 import torch
 from explicit_formulas import filled_session, hook_outputs
 
-from adept.checkpoint import load
-from adept.config import UserError
-from adept.data import load_data
-from adept.loop import evaluate, run
-from adept.offset_statistics import find_prompted_embedding
+from adept.base.errors import UserError
+from adept.data.dataset import load_data
+from adept.serving.load import load
+from adept.training.evaluation import evaluate
+from adept.training.loop import run
 
 AT_EVALUATION = {"steps": 0, "init_from": "x"}
 

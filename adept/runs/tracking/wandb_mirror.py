@@ -24,8 +24,9 @@ def group_of(config: RunConfig) -> str:
 
 
 class WandbMirror:
-    """Mirrors a run to wandb. A sweep's runs share its table's group, others that of their task and model; the job type is the method;
-    method, protocol and task are tags. WANDB_MODE=offline needs no account. A run that goes on is the same one there."""
+    """Mirrors a run to wandb. A sweep's runs share its table's group, others that of their task and model; the job type
+    is the method; method, protocol and task are tags. WANDB_MODE=offline needs no account. A run that goes on is the
+    same one there."""
 
     def __init__(self, config: RunConfig, folder: Path, trained: int, total: int):
         try:

@@ -1,1 +1,3 @@
-"""Where a sweep's runs are carried out: in this process, in processes of this machine, on a Ray cluster, or by a Slurm array."""
+"""Where a sweep's runs are carried out: in this process, in processes of this machine, on a Ray cluster, or by a Slurm
+array.
+"""

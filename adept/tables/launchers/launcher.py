@@ -12,8 +12,8 @@ BUSY, STOPPED = "busy", "stopped early"
 
 
 Outcome = str | None
-"""None: the record is written. BUSY: another process has the run. STOPPED: it was stopped early. Else why it failed: one line, then
-details."""
+"""None: the record is written. BUSY: another process has the run. STOPPED: it was stopped early. Else why it failed:
+one line, then details."""
 
 
 Job = tuple[RunConfig, StoppingRule | None]
@@ -25,8 +25,8 @@ PATIENCE = 60.0
 
 
 class Launcher(Protocol):
-    """Carries out stacks of runs, mostly of one run. What a run writes goes to its own folder, so launchers on several machines need
-    nothing in common but the results folder."""
+    """Carries out stacks of runs, mostly of one run. What a run writes goes to its own folder, so launchers on several
+    machines need nothing in common but the results folder."""
 
     slots: int
     """Stacks at a time."""

@@ -13,9 +13,11 @@ from adept.tables.launchers.run_stack import RunningStack, run_stack_logged
 
 
 class Ray:
-    """Tasks of a Ray cluster whose machines share the checkout, the results folder and the folder that the command is typed in.
+    """Tasks of a Ray cluster whose machines share the checkout, the results folder and the folder that the command is
+    typed in.
 
-    gpus_per_run: 0.25 puts four runs on one GPU; None: 1 where the cluster has GPUs. workers: at most so many runs at a time.
+    gpus_per_run: 0.25 puts four runs on one GPU; None: 1 where the cluster has GPUs. workers: at most so many runs at a
+    time.
     """
 
     def __init__(self, address: str | None, gpus_per_run: float | None, workers: int | None):

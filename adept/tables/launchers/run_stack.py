@@ -29,7 +29,8 @@ LAST_LINES = 4
 
 
 def run_stack(stack: Sequence[Job]) -> list[Outcome]:
-    """The runs of a stack from start to record. A failure's outcome ends with its traceback, a user's mistake in one line.
+    """The runs of a stack from start to record. A failure's outcome ends with its traceback, a user's mistake in one
+    line.
 
     Raises Interrupted (a KeyboardInterrupt) for a signal, with the training saved.
     """
@@ -77,7 +78,9 @@ def run_stack_logged(stack: Sequence[Job]) -> list[Outcome]:
 
 @contextlib.contextmanager
 def redirect_output(file: BinaryIO) -> Iterator[None]:
-    """Inside, what this process prints goes to the file. By file descriptor, so that what libraries in C print is there too."""
+    """Inside, what this process prints goes to the file. By file descriptor, so that what libraries in C print is there
+    too.
+    """
     kept = {number: os.dup(number) for number in (1, 2)}
     flush()
     for number in kept:

@@ -44,7 +44,9 @@ def slurm_script(name: str, words: list[str], workers: int, options: str, logs: 
 
 
 def submit_to_slurm(name: str, arguments: list[str], workers: int, options: str, folder: Path) -> str:
-    """Writes the batch script and hands it to sbatch; returns what sbatch says. Raises UserError where there is none or it refuses."""
+    """Writes the batch script and hands it to sbatch; returns what sbatch says. Raises UserError where there is none or
+    it refuses.
+    """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / f"{name}.sbatch"

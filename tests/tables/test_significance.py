@@ -1,0 +1,145 @@
+"""Intervals over seeds, the noise of small test sets, and the paired bootstrap on made-up predictions."""
+
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from adept.base.errors import UserError
+from adept.config.layers import resolve
+from adept.tables.significance import paired_bootstrap
+
+
+@pytest.fixture
+def made(tmp_path):
+    """made(name, predictions, references, groups): Predictions of a run whose file holds these rows."""
+
+    def make(name, predictions, references, groups=None, task="rte"):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        rows = [
+            {"id": f"validation:{i}", "prediction": p, "references": [r]} | ({"group": groups[i]} if groups else {})
+            for i, (p, r) in enumerate(zip(predictions, references, strict=True))
+        ]
+        (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return Predictions({"run_id": name, "config": dataclasses.asdict(resolve({"task": task}))}, str(tmp_path))
+
+    return make
+
+
+def coins(count, right, seed):
+    """(predictions of which about `right` are right, references)"""
+    draw = random.Random(seed)
+    references = [draw.choice("01") for _ in range(count)]
+    return [r if draw.random() < right else str(1 - int(r)) for r in references], references
+
+
+def test_the_interval_over_seeds_is_students():
+    scores = [70.0, 72.0, 77.0]
+    expected = stats.t.interval(0.95, 2, loc=np.mean(scores), scale=stats.sem(scores))
+    assert interval(scores) == pytest.approx(expected)
+    assert interval([70.0]) is None
+
+
+@pytest.mark.parametrize(("rows", "small"), [(28, True), (52, True), (139, True), (500, False)])
+def test_small_test_sets_are_marked_with_the_points_that_chance_makes(rows, small):
+    record = {"test": {"accuracy": 80.0}, "sizes": {"test": rows}}
+    assert small(record) is small
+    draws = np.random.default_rng(0).binomial(rows, 0.8, size=(2, 20000)) / rows * 100
+    by_chance = np.quantile(np.abs(draws[0] - draws[1]), 0.95)
+    assert noise(record) == pytest.approx(by_chance, rel=0.2)
+
+
+def test_equal_predictions_are_no_difference(made):
+    predictions, references = coins(100, 0.8, 0)
+    pair = made("a", predictions, references), made("b", predictions, references)
+    found = paired_bootstrap(pair[:1], pair[1:], "accuracy")
+    assert (found["difference"], found["low"], found["high"], found["p"]) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1_macro"])
+def test_a_clear_difference_is_found_and_a_small_one_is_not(made, metric):
+    references = coins(120, 1, 1)[1]
+    good = [r if i % 10 else str(1 - int(r)) for i, r in enumerate(references)]  # 90%
+    bad = [r if i % 3 else str(1 - int(r)) for i, r in enumerate(references)]  # 67%
+    close = [p if i != 5 else str(1 - int(p)) for i, p in enumerate(good)]  # one row less
+    runs = {
+        name: made(name, predictions, references)
+        for name, predictions in (("good", good), ("bad", bad), ("close", close))
+    }
+    clear = paired_bootstrap([runs["good"]], [runs["bad"]], metric)
+    assert clear["low"] > 5 and clear["p"] < 0.01
+    assert clear["difference"] == pytest.approx(runs["good"].score(metric) - runs["bad"].score(metric))
+    assert paired_bootstrap([runs["good"]], [runs["close"]], metric)["p"] > 0.3
+
+
+def test_the_p_value_holds_its_level(made):
+    """Two equally good methods: p below 0.1 in about a tenth of the cases."""
+    below = 0
+    for case in range(30):
+        references = coins(80, 1, case)[1]
+        a, b = (coins_like(references, 0.7, 1000 * case + side) for side in (1, 2))
+        found = paired_bootstrap(
+            [made(f"a{case}", a, references)], [made(f"b{case}", b, references)], "accuracy", resamples=300
+        )
+        below += found["p"] < 0.1
+    assert below <= 9
+
+
+def coins_like(references, right, seed):
+    draw = random.Random(seed)
+    return [r if draw.random() < right else str(1 - int(r)) for r in references]
+
+
+def test_rows_of_one_question_stay_together(made):
+    """Thirty questions of ten rows, right or wrong as a whole, are no three hundred independent rows."""
+    references = ["1"] * 300
+    a, b = ["1"] * 180 + ["0"] * 120, ["1"] * 90 + ["0"] * 210
+    groups = [str(i // 10) for i in range(300)]
+    together = paired_bootstrap([made("a", a, references, groups)], [made("b", b, references, groups)], "accuracy")
+    apart = paired_bootstrap([made("c", a, references)], [made("d", b, references)], "accuracy")
+    assert together["difference"] == apart["difference"] == pytest.approx(30)
+    assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
+
+
+def test_seeds_are_averaged(made):
+    references = ["1"] * 50
+    ours = [made(f"o{i}", ["1"] * n + ["0"] * (50 - n), references) for i, n in enumerate((40, 50))]
+    theirs = [made("t", ["1"] * 40 + ["0"] * 10, references)]
+    assert paired_bootstrap(ours, theirs, "accuracy")["difference"] == pytest.approx(10)
+
+
+def test_other_rows_are_not_compared(made):
+    with pytest.raises(ValueError, match="different rows"):
+        paired_bootstrap([made("a", ["1"] * 50, ["1"] * 50)], [made("b", ["1"] * 40, ["1"] * 40)], "accuracy")
+
+
+def test_a_handful_of_rows_is_not_resampled(made):
+    with pytest.raises(ValueError, match="too few"):
+        paired_bootstrap([made("a", ["1"] * 4, ["1"] * 4)], [made("b", ["0"] * 4, ["1"] * 4)], "accuracy")
+
+
+def test_predictions_that_cannot_be_read_are_named(tmp_path, made):
+    made("a", ["1"], ["1"])
+    (tmp_path / "runs" / "a" / "predictions.jsonl").write_text('{"id": 1')
+    with pytest.raises(UserError, match=r"predictions\.jsonl holds no readable predictions"):
+        Predictions({"run_id": "a", "config": dataclasses.asdict(resolve({"task": "rte"}))}, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\n", b"[1]\n", b"[" * 100_000, b"\xff\n", b'{"id": "a", "prediction": "0"}',
+        b'{"id": "a", "prediction": "0", "references": []}',
+        b'{"id": "a", "prediction": 0, "references": ["0"]}', b'{"id": ["a"], "prediction": "0", "references": ["0"]}',
+        b'{"id": "a", "prediction": "0", "references": [0]}', b'{"id": "a", "prediction": "0", "references": ["0"], "group": {}}',
+    ],
+)  # fmt: skip
+def test_predictions_of_other_content_are_told(made, tmp_path, content):
+    made("good", ["0"], ["0"])
+    (tmp_path / "runs" / "good" / "predictions.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=r"predictions\.jsonl holds no readable predictions \(.*\); run it again$"):
+        Predictions({"run_id": "good", "config": dataclasses.asdict(resolve({"task": "rte"}))}, str(tmp_path))

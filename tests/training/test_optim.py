@@ -1,0 +1,110 @@
+"""The schedule against transformers', parameter groups as a partition, AdamW against its formula."""
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from adept.config.layers import resolve
+from adept.training.optim import make_optimizer, parameter_groups, schedule, set_rates
+
+RATES = {r".*\.prompt": "prompt_lr", r".*\.offset\..*": "offset_lr"}
+
+
+class Tiny(nn.Module):
+    """The names that ADePT's parameters have, beside a frozen one."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Module()
+        self.embed.prompt = nn.Parameter(torch.randn(3, 4))
+        self.embed.offset = nn.Linear(4, 2)
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 7), (3, 10), (10, 10), (12, 10), (5, 1)])
+@pytest.mark.parametrize("name", ["linear", "constant"])
+def test_schedule_is_the_one_of_transformers(name, warmup, steps):
+    multiplier = schedule(resolve({"task": "rte", "schedule": name, "warmup_steps": warmup, "steps": steps}))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = (
+        transformers.get_linear_schedule_with_warmup(optimizer, warmup, steps)
+        if name == "linear"
+        else transformers.get_constant_schedule_with_warmup(optimizer, warmup)
+    )
+    for step in range(steps + 3):
+        assert multiplier(step) == pytest.approx(reference.get_last_lr()[0], abs=1e-12), step
+        optimizer.step()
+        reference.step()
+
+
+def test_groups_are_a_partition_of_what_is_trained():
+    model, config = Tiny(), resolve({"task": "rte"})
+    groups = parameter_groups(model, RATES, config)
+    assert [(group["name"], group["lr"]) for group in groups] == [(r".*\.prompt", 0.3), (r".*\.offset\..*", 1e-4)]
+    assert [[id(p) for p in group["params"]] for group in groups] == [
+        [id(model.embed.prompt)],
+        [id(model.embed.offset.weight), id(model.embed.offset.bias)],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ({r".*\.prompt": "prompt_lr"}, r"embed\.offset\.weight matches 0 "),
+        (
+            {r".*\.prompt": "prompt_lr", r".*\.offset": "offset_lr"},
+            r"embed\.offset\.weight matches 0 ",
+        ),  # no full match
+        ({**RATES, r"embed\..*": "lr"}, r"embed\.prompt matches 2 "),
+        ({**RATES, r".*\.lora_A": "lr"}, r"no trainable parameter matches .*lora_A"),
+        ({**RATES, r"frozen\..*": "lr"}, r"no trainable parameter matches .*frozen"),
+    ],
+    ids=["unmatched", "partly matched", "matched twice", "empty", "only frozen ones"],
+)
+def test_what_is_no_partition_raises(patterns, message):
+    with pytest.raises(ValueError, match=message):
+        parameter_groups(Tiny(), patterns, resolve({"task": "rte"}))
+
+
+def test_adamw_with_two_rates_equals_its_formula():
+    config = resolve(
+        {
+            "task": "rte",
+            "prompt_lr": 0.2,
+            "offset_lr": 0.01,
+            "weight_decay": 0.1,
+            "eps": 1e-3,
+            "beta1": 0.8,
+            "beta2": 0.9,
+        }
+    )
+    model = Tiny()
+    optimizer = make_optimizer(parameter_groups(model, RATES, config), config)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    expected = {name: p.detach().double() for name, p in trained.items()}
+    first = {name: torch.zeros_like(p) for name, p in expected.items()}
+    second = {name: torch.zeros_like(p) for name, p in expected.items()}
+
+    for step, multiplier in enumerate((0.5, 1.0, 0.25), 1):
+        set_rates(optimizer, multiplier)
+        for name, parameter in trained.items():
+            parameter.grad = torch.randn_like(parameter)
+            gradient, rate = parameter.grad.double(), multiplier * (0.2 if name == "embed.prompt" else 0.01)
+            first[name] = 0.8 * first[name] + 0.2 * gradient
+            second[name] = 0.9 * second[name] + 0.1 * gradient**2
+            unbiased, scale = first[name] / (1 - 0.8**step), (second[name] / (1 - 0.9**step)).sqrt()
+            expected[name] = expected[name] * (1 - rate * 0.1) - rate * unbiased / (scale + 1e-3)
+        optimizer.step()
+
+    for name, parameter in trained.items():
+        torch.testing.assert_close(parameter.detach().double(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_set_rates_multiplies_each_groups_own_peak():
+    config = resolve({"task": "rte", "prompt_lr": 0.3, "offset_lr": 1e-4})
+    optimizer = make_optimizer(parameter_groups(Tiny(), RATES, config), config)
+    for multiplier in (0.5, 0.0, 1.0):  # of the peak, not of the rate before
+        set_rates(optimizer, multiplier)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.3 * multiplier, 1e-4 * multiplier])
