@@ -13,7 +13,6 @@ from adept.analysis.attention import FILLER_TOKENS, measure_attention
 from adept.base.paths import ROOT
 from adept.config.run import RunConfig, model_label
 from adept.data.dataset import load_data
-from adept.methods import METHODS
 from adept.models.loading import random_t5
 from adept.serving.load import load
 from adept.tables.table_file import load_table

@@ -17,7 +17,6 @@ from adept.config.layers import resolve
 from adept.config.run import RunConfig
 from adept.data.batches import Batch, batch_indices, make_batch, prefetch
 from adept.data.example import Example
-from adept.methods import METHODS
 from adept.models.families import BUNDLED
 from adept.models.loading import copy_sharing_parameters, load_model, patch_attention_and_dropout, random_model
 from adept.training.evaluation import predict

@@ -12,8 +12,9 @@ paper: 16 x 2 on large tasks). --out NAME updates NAME.json and the tables in NA
 from __future__ import annotations
 
 import argparse
-import sys
 
+from adept.base.console import print_result, print_status
+from adept.base.errors import UserError, nearest
 from adept.bench import (
     count_models_memory,
     measure_inference,
@@ -24,9 +25,9 @@ from adept.bench import (
 from adept.bench.memory import COUNTED_MODELS
 from adept.bench.profiles import PROFILES, STYLES
 from adept.bench.report import describe_machine
-from adept.config import OneLineParser, UserError, nearest
-from adept.loop import pick_device
-from adept.models import BUNDLED, SHAPES
+from adept.config.command_line import OneLineParser
+from adept.models.families import BUNDLED, SHAPES
+from adept.training.session import pick_device
 
 MODELS = [*SHAPES, BUNDLED]
 PARTS = ("step", "eval", "cycle", "inference", "memory")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from adept.analysis.theory import draw_theory, measure_theory, quickstart_configs, theory_markdown
 from adept.base.atomic_files import write_atomically
+from adept.base.console import print_result
 from adept.base.errors import UserError
 from adept.config.command_line import OneLineParser
 from adept.models.families import BUNDLED

@@ -11,6 +11,7 @@ A prediction that is not one of the task's labels counts as wrong (T5's conventi
 metric that needs a class takes the one that is wrong for this row.
 """
 
-from adept.metrics import METRICS, Answers, score
+from adept.metrics.answers import Answers
+from adept.metrics.scoring import METRICS, score
 
 __all__ = ["METRICS", "Answers", "score"]

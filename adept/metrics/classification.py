@@ -8,8 +8,7 @@ from statistics import fmean
 import numpy as np
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from adept.metrics import Answers
-from adept.metrics.answers import by_question
+from adept.metrics.answers import Answers, by_question
 
 
 def rows_right(answers: Answers) -> list[bool]:

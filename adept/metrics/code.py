@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
-from adept.metrics import Answers
-from adept.metrics.answers import Metric, by_question
+from adept.metrics.answers import Answers, Metric, by_question
 from adept.metrics.completions import clean_completion, cut_completion
-from adept.metrics.sandbox.caller import Program, run_all
+from adept.metrics.sandbox import Program, run_all
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:

@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from statistics import fmean
 
-from adept.metrics import Answers
-from adept.metrics.answers import Metric, by_question
+from adept.metrics.answers import Answers, Metric, by_question
 
 # ASCII only: dashes and quotes beyond it stay, as in SQuAD's script
 DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)

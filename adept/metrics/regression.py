@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from adept.metrics import Answers
-from adept.metrics.answers import Metric
+from adept.metrics.answers import Answers, Metric
 
 
 def parse_numbers(strings: Sequence[str]) -> np.ndarray:

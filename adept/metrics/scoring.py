@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adept.metrics import Answers
-from adept.metrics.answers import Metric
+from adept.metrics.answers import Answers, Metric
 from adept.metrics.classification import accuracy, f1, f1_macro, matthews, question_em
 from adept.metrics.code import pass_at_1, pass_at_1_two_versions, pass_at_10
 from adept.metrics.question_answering import exact_match, squad_f1

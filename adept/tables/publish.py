@@ -8,9 +8,28 @@ from pathlib import Path
 from adept.base.atomic_files import write_atomically
 from adept.base.paths import ROOT
 from adept.tables.markdown import markdown, table_csv
-from adept.tables.report import QUANTITIES, build_view
+from adept.tables.page import write_page
+from adept.tables.plots import CurvePanel, save_learning_curves
+from adept.tables.report import QUANTITIES, View, build_view
 from adept.tables.table import Table
 from adept.tables.table_file import load_table
+
+
+def curve_panels(view: View) -> list[CurvePanel]:
+    """Validation scores of the chosen runs over steps: a panel for each column of scores, a colour for each row."""
+    panels = []
+    for column, metric in view.columns.items():
+        if metric == "mean" or metric in QUANTITIES:
+            continue
+        curves = []
+        for number, (row, by_column) in enumerate(view.cells.items()):
+            cell = by_column.get(column)
+            for index, record in enumerate(cell.records if cell else []):
+                scores = [(entry["step"], entry["validation"].get(cell.metric)) for entry in record["history"]]
+                points = [(step, score) for step, score in scores if score is not None]
+                curves.append((number, row if index == 0 else None, points))
+        panels.append(CurvePanel(column, f"validation {metric or 'score'} (%)", curves))
+    return panels
 
 
 def publish_table(table: Table) -> str:
@@ -22,7 +41,7 @@ def publish_table(table: Table) -> str:
     drawn = ""
     scored = [c for c in view.all_cells if c.metric not in QUANTITIES]
     if any(len(record["history"]) > 1 for cell in scored for record in cell.records):
-        curves(view, folder / f"{table.name}.png")
+        save_learning_curves(folder / f"{table.name}.png", curve_panels(view))
         drawn = f"\ncurves:  {folder / table.name}.png"
     return f"\n{text}\ntable:   {folder / table.name}.md, .csv{drawn}\nrecords: {folder.parent / 'runs'}/"
 
@@ -36,8 +55,6 @@ def publish_all(tables: Sequence[Table]) -> str:
 
     A table that a profile has not finished stands there as the paper has it.
     """
-    pass
-
     views = []
     for table in tables:
         view = build_view(table)

@@ -12,7 +12,6 @@ from torch import Tensor
 from adept.base.errors import UserError
 from adept.data.codec import pad
 from adept.data.example import Example
-from adept.methods.embedding import PromptedEmbedding
 from adept.models.families import input_embedding_owner
 
 if TYPE_CHECKING:

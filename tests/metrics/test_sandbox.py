@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sandbox_programs import RIGHT, UNSOLVED, WRONG, mbxp, original
 
-from adept.config import UserError
+from adept.base.errors import UserError
 from adept.metrics.sandbox import (
     Program,
     Verdict,

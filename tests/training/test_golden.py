@@ -62,7 +62,7 @@ def three_steps(config) -> dict:
     session = open_session(config)
     fill(session.model)
     optimizer, multiplier = (
-        make_optimizer(parameter_groups(session.model, METHODS[config.method].lrs, config), config),
+        make_optimizer(parameter_groups(session.model, session.method.learning_rates()), config),
         schedule(config),
     )
     session.model.train()
@@ -86,9 +86,11 @@ def one_thread():
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].lrs])
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].rates])
 def test_three_steps_compute_the_golden_values(make_config, one_thread, request, family, method):
-    fields = {name: value for name, value in {**RATES, "lora_dropout": 0}.items() if name in METHODS[method].fields}
+    fields = {
+        name: value for name, value in {**RATES, "lora_dropout": 0}.items() if name in METHODS[method].own_options()
+    }
     computed = three_steps(make_config(family, method, model_dropout=0, steps=STEPS, eps=EPS, **fields))
     name, now = f"{family} {method}", {package: package_version(package) for package in PACKAGES}
     stored = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {"made_with": now, "values": {}}

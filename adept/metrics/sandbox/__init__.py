@@ -44,8 +44,7 @@ Files
     script; it runs `candidate.py`, `judge.py` or `probe.py`, which share `confinement.py` and `wire.py`.
 """
 
-from adept.metrics.sandbox.caller import LIMITS, Limits, Program, Verdict, require_protection, run_all
+from adept.metrics.sandbox.caller import LIMITS, Limits, Program, Verdict, require_protection, run, run_all
 from adept.metrics.sandbox.processes import available_layers
-from adept.training.loop import run
 
 __all__ = ["LIMITS", "Limits", "Program", "Verdict", "available_layers", "require_protection", "run", "run_all"]
