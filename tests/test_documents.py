@@ -1,0 +1,255 @@
+"""What the documents promise is true: their tables are made from records, their commands and snippets work."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from adept.analysis import theory_markdown
+from adept.commands.bench import parse as parse_bench
+from adept.commands.main import COMMANDS
+from adept.commands.sweep import check_launch, sweep_parser
+from adept.commands.table_arguments import named_tables, table_parser
+from adept.commands.tasks import overview, protocols
+from adept.config.command_line import command_line, parse
+from adept.config.layers import resolve
+from adept.tables.markdown import markdown, table_csv
+from adept.tables.report import View, build_view
+from adept.tables.table_file import load_table
+from adept.tasks import task_names
+
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", *(f"{d}/README.md" for d in ("adept", "configs", "data", "results")))
+]
+THEORY = ROOT / "results" / "tables" / "theory.json"
+
+
+def block(document: str, name: str) -> str:
+    """What stands between the marks of a generated table."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.search(rf"<!-- table: {name} -->\n(.*?)<!-- end -->", text, re.DOTALL).group(1)
+
+
+def committed(name: str) -> View:
+    """A table as it is committed: the paper's are of the laptop profile."""
+    profile = "laptop" if name.startswith("table") else None
+    return build_view(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(ROOT / "results")}, profile))
+
+
+# Generated tables -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "table"),
+    [
+        ("README.md", "quickstart"),
+        ("results/README.md", "first_results"),
+        ("results/README.md", "scoring"),
+    ],
+)
+def test_tables_of_documents_are_made_from_the_run_records(document, table):
+    expected = markdown(committed(table))
+    assert "missing" not in expected
+    assert block(document, table) == expected, (
+        f"python -m adept report configs/{table}.yaml, and put it into {document}"
+    )
+
+
+def test_committed_tables_are_made_from_the_run_records():
+    for path in sorted({*(ROOT / "results" / "tables").glob("*.md")} - {THEORY.with_suffix(".md")}):
+        view = committed(path.stem)
+        assert path.read_text(encoding="utf-8") == markdown(view), f"python -m adept report configs/{path.stem}.yaml"
+        assert path.with_suffix(".csv").read_text(encoding="utf-8") == table_csv(view)
+        for record in (record for cell in view.all_cells for record in cell.records):
+            assert (ROOT / "results" / "runs" / record["run_id"] / "predictions.jsonl").is_file()
+
+
+def test_the_table_of_the_theory_is_made_from_its_measures():
+    theory = json.loads(THEORY.read_text(encoding="utf-8"))
+    made = theory_markdown(theory)
+    assert block("results/README.md", "theory") == made == THEORY.with_suffix(".md").read_text(encoding="utf-8")
+    for row in theory["rows"]:
+        adapter = ROOT / "results" / "runs" / str(row["from"]) / "adapter.safetensors"
+        assert row["from"] in (None, "random") or adapter.is_file()
+
+
+def test_the_tables_of_tasks_are_made_from_the_task_rows():
+    assert block("data/README.md", "tasks") == overview(ROOT / "data" / "fixtures"), "python -m adept tasks"
+    assert block("data/README.md", "protocols") == protocols(), "python -m adept tasks"
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+UNCHECKED = {
+    "source": "the shell's own",
+    "pip": "installs",
+    "wandb": "needs an account",
+    "ruff": "run by scripts/test.sh",
+    "lint-imports": "tests/test_house.py",
+}
+SCRIPTS_WITHOUT_TABLE = {"quickstart.sh", "test.sh"}
+"""Run as a whole from a fresh clone; their flags are those of sweep and of pytest."""
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """(document, command) of every line in a bash block. A backslash joins lines, a comment ends one."""
+    for document in DOCUMENTS:
+        for code in re.findall(r"```bash\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
+            for line in code.replace("\\\n", " ").splitlines():
+                if line.strip():
+                    yield str(document.relative_to(ROOT)), line
+
+
+def check_train(words: list[str]) -> None:
+    flags, rest = parse(command_line("", arguments=words), words)
+    if "task" in flags or "task_file" in flags:
+        flags.pop("task_file", None)
+        for name in task_names(flags.get("task", "movie_reviews")):
+            resolve({**flags, "task": name}, getattr(rest, "config", None))
+
+
+def check_sweep(words: list[str]) -> None:
+    overrides, rest = parse(sweep_parser(words), words)
+    check_launch(rest)
+    named_tables(rest, {name: value for name, value in overrides.items() if value != "DIR"})
+
+
+def check_report(words: list[str]) -> None:
+    overrides, rest = parse(table_parser("", words), words)
+    named_tables(rest, overrides)
+
+
+@pytest.mark.parametrize(("document", "line"), sorted(set(commands())))
+def test_every_command_of_the_documents_is_understood(document, line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    match shlex.split(line, comments=True):
+        case [program, *_] if program in UNCHECKED:
+            pass
+        case ["python", "train.py", "--help"] | ["python", "tests/chaos.py" | "tests/reliability.py", *_]:
+            pass
+        case ["python", "train.py", *words] | ["torchrun", "--nproc_per_node", "4", "train.py", *words]:
+            check_train(words)
+        case ["python", "-m", "adept", "sweep", *words]:
+            check_sweep(words)
+        case ["python", "-m", "adept", "report", *words]:
+            check_report(words)
+        case ["python", "-m", "adept", "bench", *words]:
+            parse_bench(words)
+        case ["python", "-m", "adept", name, *_]:
+            assert name in COMMANDS
+        case ["bash", script, *words]:
+            text = (ROOT / script).read_text(encoding="utf-8")
+            if Path(script).name not in SCRIPTS_WITHOUT_TABLE:
+                (table,) = re.findall(r"python -m adept sweep (\S+) ", text)
+                check_sweep([table, *words])
+        case _:
+            pytest.fail(f"{document}: no test knows the command {line!r}")
+
+
+def test_links_between_documents_lead_somewhere():
+    for document in [*DOCUMENTS, ROOT / "results" / "performance.md", ROOT / "results" / "reliability.md"]:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", document.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (document.parent / target.replace("\\", "")).exists(), (document, target)
+
+
+def test_every_package_config_and_script_is_in_a_document():
+    house = (ROOT / "adept" / "README.md").read_text(encoding="utf-8")
+    for folder in (path.parent for path in (ROOT / "adept").glob("*/__init__.py")):
+        assert f"`{folder.name}/`" in house
+    text = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    for path in [*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "scripts").glob("*.sh")]:
+        name = re.sub(r"^table\d+\.", "table15.", path.name)  # table1 ... table15
+        assert name in text or f"`{path.stem}`" in text, path
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+# Snippets -------------------------------------------------------------------------------------------------------------
+
+
+def snippet(document: str, beginning: str) -> str:
+    """The Python block of a document that begins so."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    (found,) = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if code.startswith(beginning)]
+    return found
+
+
+@pytest.mark.slow
+def test_the_snippet_of_use_answers(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    record = next((ROOT / "results" / "runs").glob("smollm2-135m-movie_reviews-adept-8ec25c7c.json"))
+    loading, answering = snippet("README.md", "import adept").replace("<run_id>", record.stem).rstrip().rsplit("\n", 1)
+    names: dict = {}
+    exec(loading, names)  # a document of this project
+    call, expected = answering.split("  # ")
+    assert str(eval(call, names)) == expected
+
+
+METHOD_IN_A_FILE = """
+import sys
+from typing import ClassVar
+import torch
+from torch import nn
+import adept.methods
+from adept.base.options import option
+from adept.methods.prompts import OffsetMethod
+
+class SharedVector(nn.Module):
+    def __init__(self, width, scale):
+        super().__init__()
+        self.vector, self.scale = nn.Parameter(torch.zeros(width)), scale
+
+    def forward(self, embeds, is_prompt):
+        return (self.scale * self.vector).expand_as(embeds)
+
+{snippet}
+adept.methods.METHODS["shift"] = Shift
+import adept
+config = adept.resolve(dict(
+    task="rte", model="tiny-t5", data_dir="fixtures", results_dir=sys.argv[1], device="cpu",
+    method="shift", shift_scale=0.5, prompt_len=4, steps=2, batch_size=2, eval_rows=2, max_source_len=32,
+))
+record = adept.run(config)
+assert record["config"]["shift_scale"] == 0.5 and record["trainable_params"] == 5 * 32, record
+assert adept.load(record["run_id"], results_dir=sys.argv[1]).answer(["sentence1: a sentence2: b"])
+"""
+
+
+def test_the_snippet_that_adds_a_method_trains(tmp_path):
+    code = METHOD_IN_A_FILE.format(snippet=snippet("adept/README.md", "# adept/methods"))
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_snippet_that_adds_a_task_is_a_task():
+    from adept.tasks import Split, Task
+
+    task = eval(snippet("adept/README.md", "# in ROWS"), {"Task": Task, "Split": Split})  # a document of this project
+    row = {"joke": "Knock, knock.", "label": 1}
+    assert (task.source(row), task.answer(row)) == ("joke: Knock, knock.", ("1", ("1",)))
+
+
+# The whole tree -------------------------------------------------------------------------------------------------------
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True)
+    return [path for name in listed.stdout.splitlines() if (path := ROOT / name).is_file()]
+
+
+def test_no_absolute_paths_of_a_machine():
+    pattern = re.compile(r"(?<![\w.:/])/(home|root|work|data|mnt|Users)/\w")
+    for path in tracked():
+        if path.suffix in {".py", ".sh", ".yaml", ".md", ".toml", ".txt", ".json", ".jsonl", ".html"}:
+            assert not pattern.search(path.read_text(encoding="utf-8")), path
