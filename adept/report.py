@@ -20,6 +20,7 @@ from pathlib import Path
 from adept import results, significance
 from adept.config import ROOT, RunConfig, UserError, parse
 from adept.sweep import QUANTITY, Run, Table, load_table, parser_of, tables_of
+from adept.tables.plots import CurvePanel, save_learning_curves
 from adept.tasks import task_of
 
 MISSING = "–"
@@ -379,33 +380,21 @@ def table_csv(view: View) -> str:
     return out.getvalue()
 
 
-def curves(view: View, path: Path) -> None:
-    """Learning curves of the chosen runs: validation score over steps, a panel for each column, untrained rows as a level."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    columns = [column for column, metric in view.columns.items() if metric != "mean" and metric not in QUANTITIES]
-    figure, axes = plt.subplots(1, len(columns), figsize=(1.5 + 4 * len(columns), 3.6), squeeze=False, layout="constrained")
-    for axis, column in zip(axes[0], columns, strict=True):
+def curve_panels(view: View) -> list[CurvePanel]:
+    """Validation scores of the chosen runs over steps: a panel for each column of scores, a colour for each row."""
+    panels = []
+    for column, metric in view.columns.items():
+        if metric == "mean" or metric in QUANTITIES:
+            continue
+        curves = []
         for number, (row, by_column) in enumerate(view.cells.items()):
-            for seed, record in enumerate(by_column[column].records if column in by_column else []):
-                metric = by_column[column].metric
-                points = [(entry["step"], entry["validation"][metric]) for entry in record["history"] if metric in entry["validation"]]
-                style = {"color": f"C{number}", "label": row if seed == 0 else None}
-                if len(points) > 1:
-                    axis.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
-                elif points:
-                    axis.axhline(points[0][1], linestyle="--", **style)
-        axis.set(title=column, xlabel="step", ylabel=f"validation {view.columns[column] or 'score'} (%)")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+            cell = by_column.get(column)
+            for index, record in enumerate(cell.records if cell else []):
+                scores = [(entry["step"], entry["validation"].get(cell.metric)) for entry in record["history"]]
+                points = [(step, score) for step, score in scores if score is not None]
+                curves.append((number, row if index == 0 else None, points))
+        panels.append(CurvePanel(column, f"validation {metric or 'score'} (%)", curves))
+    return panels
 
 
 def publish(table: Table) -> str:
@@ -417,7 +406,7 @@ def publish(table: Table) -> str:
     drawn = ""
     scored = [c for c in view.all_cells if c.metric not in QUANTITIES]
     if any(len(record["history"]) > 1 for cell in scored for record in cell.records):
-        curves(view, folder / f"{table.name}.png")
+        save_learning_curves(folder / f"{table.name}.png", curve_panels(view))
         drawn = f"\ncurves:  {folder / table.name}.png"
     return f"\n{text}\ntable:   {folder / table.name}.md, .csv{drawn}\nrecords: {folder.parent / 'runs'}/"
 
@@ -431,7 +420,7 @@ def publish_all(tables: Sequence[Table]) -> str:
 
     A table that a profile has not finished stands there as the paper has it.
     """
-    from adept.page import write_page
+    from adept.tables.page import write_page
 
     views = []
     for table in tables:

@@ -164,7 +164,7 @@ function record(run) {
       tile("trained parameters", digits(run.trainable_params), share),
       tile("rows", run.sizes ? digits(run.sizes.test) : "", run.sizes ? `test; ${digits(run.sizes.train)} training, ${digits(run.sizes.validation)} validation` : ""),
     ]),
-    ...(run.notes ?? []).map((note) => make("p", { className: "told" }, `Note: ${note}.`)),
+    ...(run.notes ?? []).map((note) => make("p", { className: "hint" }, `Note: ${note}.`)),
     make("div", { className: "sparks" }, [
       spark(`validation ${metric}`, history.filter((entry) => entry.validation?.[metric] != null).map((entry) => [entry.step, entry.validation[metric]]), run.best_step),
       spark("training loss", history.filter((entry) => entry.train_loss != null).map((entry) => [entry.step, entry.train_loss])),
@@ -205,7 +205,7 @@ function record(run) {
 function show(ids, chosen, place) {
   const run = runs[chosen];
   const title = make("h2", { id: "record-title" }, run.run_id);
-  const where = make("div", {}, title, place ? make("p", { className: "told" }, place) : null);
+  const where = make("div", {}, title, place ? make("p", { className: "hint" }, place) : null);
   const close = make("button", { type: "button" }, "Close");
   close.addEventListener("click", () => dialog.close());
   const body = make("div", { className: "body" });

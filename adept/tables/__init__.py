@@ -1,0 +1,1 @@
+"""Tables of the paper: their runs, their cells, and what is published of them."""
