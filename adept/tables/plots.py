@@ -1,7 +1,7 @@
 """All plots of tables, by matplotlib: charts for the page as SVG, and a table's learning curves as PNG.
 
-On the page a series is known by its number: the style sheet gives each number its colour, MARKERS its shape, so that no series is known by
-colour alone.
+On the page a series has a number: the style sheet gives the number its colour, MARKERS its shape, so that series do not
+differ by colour alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 POINTS_PER_INCH = 72
 WIDTH, HEIGHT = 320, 204
-LEFT, RIGHT, TOP, BOTTOM = 38, 310, 8, 164
+LEFT, RIGHT, TOP, BOTTOM = 42, 310, 8, 164
 """A chart and its axes in points, which are the units of the SVG; y grows downwards."""
 
 LETTER = 6
@@ -40,8 +40,9 @@ PAPER_ONLY = -1
 class Mark:
     """What is drawn of one series.
 
-    kind: "line" through its points; "dots", filled symbols at them; "hollow" symbols; "rings" around them; a "level", which is a
-        horizontal line at the first point's y; or "bars", whose points are (left edge, height) of each bin, and (right edge, 0).
+    kind: "line" through its points; "dots" or "hollow", symbols at them; "rings" around them; "level", a horizontal
+        line at the first point's y; "bars" of a histogram, with the points (left edge, height) of each bin, and
+        (right edge, 0).
     titles: the tooltip of each symbol. name: the tooltip of a mark without `titles`.
     shift: points to the right. attributes: by which the page filters, such as {"method": "|pt|"}.
     """
@@ -57,8 +58,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """Marks over two axes. description: in words, for who does not see it. x_ticks: values to label; None chooses round ones.
-    y_min: where the y axis begins."""
+    """Marks over two axes.
+
+    description: the chart in words, for readers who do not see it. x_ticks: the values that are labelled; None chooses
+    round ones. y_min: where the y axis begins.
+    """
 
     marks: Sequence[Mark]
     x_label: str
@@ -71,14 +75,17 @@ class Chart:
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """Learning curves over one pair of axes. curves: (colour number, name in the legend or None, [(step, score), ...])."""
+    """Learning curves over one pair of axes.
+
+    curves: (number of the colour, name in the legend or None, [(step, score), ...]) of each.
+    """
 
     title: str
     y_label: str
     curves: Sequence[tuple[int, str | None, Sequence[tuple[int, float]]]]
 
 
-# The page's charts --------------------------------------------------------------------------------------------------------
+# The page's charts ----------------------------------------------------------------------------------------------------
 
 
 def chart_svg(chart: Chart, salt: str) -> str:
@@ -124,8 +131,8 @@ def limits(
 ) -> tuple[float, float]:
     """The two ends of an axis that shows `values`.
 
-    min_span: the smallest distance of the ends, in decades where log; margin: what is added at each end, as a part of the distance;
-    low: the lower end, which then has no margin.
+    min_span: the smallest distance between the ends, in decades where log. margin: what is added at each end, as a part
+    of the distance. low: the lower end, which then has no margin.
     """
     first, last = (math.log10(value) if log else value for value in (min(values), max(values)))
     min_span = min_span or (0 if first < last else abs(last) or 1)
@@ -141,7 +148,7 @@ def round_ticks(low: float, high: float, count: int, *, log: bool = False) -> li
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     if log:
-        locator = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=count + 2)
+        locator = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=count + 2)
     else:
         locator = MaxNLocator(count, steps=(1, 2, 2.5, 5, 10))
     tolerance = 1e-9 * (high - low)
@@ -175,7 +182,9 @@ def _empty_axes(width: float, height: float, box: tuple[float, float, float, flo
 
     left, right, top, bottom = box
     figure = Figure(figsize=(width / POINTS_PER_INCH, height / POINTS_PER_INCH))
-    axes = figure.add_axes((left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height), xticks=[], yticks=[])
+    axes = figure.add_axes(
+        (left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height), xticks=[], yticks=[]
+    )
     for part in (figure.patch, axes.patch, *axes.spines.values()):
         part.set_visible(False)
     return figure, axes
@@ -229,7 +238,9 @@ def _draw(axes: Axes, mark: Mark, *, gid: str, zorder: int) -> None:
             marker, size = MARKERS[mark.series % len(MARKERS)] if mark.series != PAPER_ONLY else MARKERS[0]
             if mark.kind == "rings":
                 marker, size = "o", 12
-            axes.plot(xs, ys, marker=marker, markersize=size, linestyle="none", transform=axes.transData + shift, **shared)
+            axes.plot(
+                xs, ys, marker=marker, markersize=size, linestyle="none", transform=axes.transData + shift, **shared
+            )
         case _:
             raise ValueError(f"no mark of the kind {mark.kind}")
 
@@ -245,7 +256,7 @@ def _svg(figure: Figure) -> str:
     return file.getvalue()
 
 
-# A table's learning curves --------------------------------------------------------------------------------------------------
+# A table's learning curves --------------------------------------------------------------------------------------------
 
 
 def save_learning_curves(path: Path, panels: Sequence[CurvePanel]) -> None:

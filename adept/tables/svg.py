@@ -1,7 +1,7 @@
 """matplotlib's SVG file -> an <svg> element that stands in an HTML page.
 
-The page's style sheet paints: colours, fonts and widths are dropped, classes take their place. Nothing is left that a content security
-policy without inline styles forbids.
+Colours, fonts and widths are dropped: the page's style sheet sets them by class. So the element has no inline style,
+which the page's content security policy forbids.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GEOMETRY = {"path": ("d",), "use": ("x", "y"), "text": ("x", "y", "transform")}
 class Group:
     """What an artist's group becomes.
 
-    css_class: its classes. title: its tooltip. symbol_titles: the tooltip of each of its symbols, in the order of the points.
+    css_class: its classes. title: its tooltip. symbol_titles: the tooltip of each symbol, in the order of the points.
     attributes: further attributes, such as {"data-task": "|rte|"}.
     """
 
@@ -33,13 +33,15 @@ class Group:
 def inline_svg(source: str, groups: Mapping[str, Group], attributes: Mapping[str, str]) -> str:
     """The element for the SVG file `source`.
 
-    groups: by the gid of matplotlib's artist; the groups of other artists are dissolved. attributes: of the <svg> element.
+    groups: {gid of a matplotlib artist: its group}; the children of other groups move up. attributes: of the <svg>.
     A symbol that is drawn several times is defined once and keeps matplotlib's id; other elements have no id.
     """
     drawing = ElementTree.fromstring(source)
     root = Element("svg", {**attributes, "viewBox": drawing.attrib["viewBox"]})
     _copy_children(drawing, root, groups)
-    _place_symbols(root, {path.attrib["id"]: _compact_path(path.attrib["d"]) for path in drawing.iterfind(".//{*}defs/{*}path")})
+    _place_symbols(
+        root, {path.attrib["id"]: _compact_path(path.attrib["d"]) for path in drawing.iterfind(".//{*}defs/{*}path")}
+    )
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -95,7 +97,10 @@ def _place_symbols(root: Element, symbols: Mapping[str, str]) -> None:
             SubElement(definitions, "path", {"id": symbol, "d": symbols[symbol]})
             continue
         (use,) = elements
-        use.tag, use.attrib = "path", {"d": symbols[symbol], "transform": f"translate({use.attrib['x']} {use.attrib['y']})"}
+        use.tag, use.attrib = (
+            "path",
+            {"d": symbols[symbol], "transform": f"translate({use.attrib['x']} {use.attrib['y']})"},
+        )
     if len(definitions):
         root.insert(0, definitions)
 

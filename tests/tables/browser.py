@@ -33,10 +33,14 @@ class Browser:
             fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)
         ]  # clear of 3 and 4, which the browser reads and writes
         quiet = os.open(os.devnull, os.O_RDWR)
-        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                   "--remote-debugging-pipe", f"--user-data-dir={profile}"]  # fmt: skip
+        command = [
+            program, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--remote-debugging-pipe", f"--user-data-dir={profile}",
+        ]  # fmt: skip
         ends = [(high[0], 3), (high[1], 4), (quiet, 1), (quiet, 2)]
-        self.process = os.posix_spawn(program, command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, *pair) for pair in ends])
+        self.process = os.posix_spawn(
+            program, command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, *pair) for pair in ends]
+        )
         for end in (theirs_in, theirs_out, *high, quiet):
             os.close(end)
         self.into, self.out = ours_out, ours_in
@@ -51,7 +55,9 @@ class Browser:
     def call(self, method: str, **parameters) -> dict:
         """One command and its answer. Raises RuntimeError with the browser's words."""
         self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters} | ({"sessionId": self.session} if self.session else {})
+        message = {"id": self.number, "method": method, "params": parameters} | (
+            {"sessionId": self.session} if self.session else {}
+        )
         data = json.dumps(message).encode() + b"\0"
         while data:
             data = data[os.write(self.into, data) :]
@@ -68,7 +74,9 @@ class Browser:
             ready, _, _ = select.select([self.out], [], [], PATIENCE)
             data = os.read(self.out, 1 << 20) if ready else b""
             if not data:
-                raise RuntimeError("the browser ended" if ready else f"the browser has been silent for {PATIENCE} seconds")
+                raise RuntimeError(
+                    "the browser ended" if ready else f"the browser has been silent for {PATIENCE} seconds"
+                )
             self.waiting += data
         message, self.waiting = self.waiting.split(b"\0", 1)
         return json.loads(message)
@@ -86,8 +94,13 @@ class Browser:
                 self.requests.append(told["request"]["url"])
 
     def open(self, path: Path, width: int, *, dark: bool = False) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.until("document.readyState === 'complete' && location.protocol === 'file:'")
 

@@ -36,7 +36,7 @@ EMBEDDINGS_SERIES, OFFSET_SERIES = 0, 5
 Key = TypeVar("Key", bound=Hashable)
 
 
-# What the templates show --------------------------------------------------------------------------------------------------
+# What the templates show ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def legend_entry(name: str, series: int, attributes: Attributes) -> LegendEntry:
     return LegendEntry(name, Markup(swatch_svg(series)), attributes)
 
 
-# Panels and series --------------------------------------------------------------------------------------------------------
+# Panels and series ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,12 @@ class SeriesStyles:
 
     def legend(self, names: Iterable[str]) -> list[LegendEntry]:
         shown = set(names)
-        return [legend_entry(name, self.numbers[name], known) for name, known in self.attributes.items() if name in shown]
+        return [
+            legend_entry(name, self.numbers[name], known) for name, known in self.attributes.items() if name in shown
+        ]
 
 
-# Learning curves ----------------------------------------------------------------------------------------------------------
+# Learning curves ------------------------------------------------------------------------------------------------------
 
 
 def learning_curves(made: Sequence[Panel], styles: SeriesStyles) -> FigureGroup:
@@ -189,7 +191,7 @@ def curve_marks(name: str, points: Sequence[tuple[int, float]], record: dict, st
     ]
 
 
-# Scores and parameters ----------------------------------------------------------------------------------------------------
+# Scores and parameters ------------------------------------------------------------------------------------------------
 
 
 def scores_over_parameters(view: View, made: Sequence[Panel], styles: SeriesStyles) -> FigureGroup:
@@ -244,7 +246,7 @@ def paper_only_marks(view: View, panel: Panel) -> list[Mark]:
     return [Mark("hollow", PAPER_ONLY, points, titles=titles)] if points else []
 
 
-# Sizes of embeddings and offsets ------------------------------------------------------------------------------------------
+# Sizes of embeddings and offsets --------------------------------------------------------------------------------------
 
 
 def size_histograms(view: View) -> FigureGroup:
@@ -275,7 +277,10 @@ def size_histogram(cell: Cell, record: dict) -> Figure | None:
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int]) -> list[tuple[float, float]]:
-    """(left edge, share) of the occupied bins, and (right edge, 0). A bin that begins at 0 is drawn from half its end on."""
+    """(left edge, share) of the occupied bins, and (right edge, 0).
+
+    The axis is logarithmic: a bin that begins at 0 is drawn from half its right edge on.
+    """
     total = sum(counts)
     occupied = [number for number, count in enumerate(counts) if count]
     bins = range(occupied[0], occupied[-1] + 1)

@@ -34,9 +34,10 @@ class Column:
 class GridCell:
     """A cell, its texts empty where there is nothing to show.
 
-    score: our mean, or the sign of a missing run; spread, seeds, metric: printed behind it; paper, difference: below it;
-    delta, p_value: the paired bootstrap against ADePT; finished: "3 of 4 runs"; quoted: the paper's number in a row of its own;
-    shade: the colour's class; value: what the column is sorted by.
+    score: our mean, or the sign of a missing run. spread, seeds, metric: behind it. paper, difference: below it.
+    delta, p_value: of the paired bootstrap against ADePT. finished: "3 of 4 runs".
+    quoted: the paper's number, in a row that only the paper has.
+    shade: the class that colours the cell. value: the number by which the column is sorted.
     """
 
     score: str = ""
@@ -80,7 +81,9 @@ class Grid:
 def make_grid(view: View, runs: RunIndex) -> Grid:
     columns = [
         Column(
-            column_label(view, column), metric if metric and metric not in column else "", column_attributes(view, column)
+            column_label(view, column),
+            metric if metric and metric not in column else "",
+            column_attributes(view, column),
         )
         for column, metric in view.columns.items()
     ]

@@ -102,7 +102,9 @@ def origins(records: Sequence[Mapping[str, Any]]) -> list[Origin]:
     """Commits, versions and devices of the records; empty where no record tells any."""
     sources = [record.get("provenance", {}) for record in records]
     commits = Counter(
-        f"{source['git'][:10]}{' with local changes' if source.get('dirty') else ''}" for source in sources if source.get("git")
+        f"{source['git'][:10]}{' with local changes' if source.get('dirty') else ''}"
+        for source in sources
+        if source.get("git")
     )
     versions = {"Python": Counter(source["python"] for source in sources if source.get("python"))}
     for source in sources:
@@ -111,7 +113,10 @@ def origins(records: Sequence[Mapping[str, Any]]) -> list[Origin]:
     entries = {
         "commit" if len(commits) == 1 else "commits": commits,
         **versions,
-        **{name: Counter(str(source[name]) for source in sources if source.get(name)) for name in ("device", "protocol")},
+        **{
+            name: Counter(str(source[name]) for source in sources if source.get(name))
+            for name in ("device", "protocol")
+        },
     }
     return [Origin(name, sorted(values.items())) for name, values in entries.items() if values]
 

@@ -23,8 +23,10 @@ PREDICTIONS_PER_RUN, PREDICTIONS_PER_PAGE = 30, 9000
 HISTORY_ENTRIES = 200
 """Evaluations of a run that are embedded, at most."""
 
-EMBEDDED_KEYS = ("run_id", "trainable_params", "total_params", "param_groups", "best_step", "validation", "test", "sizes", "notes",
-                 "timing", "peak_memory_bytes", "provenance", "scoring_agreement", "tokens_per_example")  # fmt: skip
+EMBEDDED_KEYS = (
+    "run_id", "trainable_params", "total_params", "param_groups", "best_step", "validation", "test", "sizes", "notes",
+    "timing", "peak_memory_bytes", "provenance", "scoring_agreement", "tokens_per_example",
+)  # fmt: skip
 """Keys of a record that are embedded as they are."""
 
 MACHINE_FIELDS = ("data_dir", "results_dir")
@@ -94,7 +96,9 @@ def run_lines(runs: RunIndex) -> list[RunLine]:
 def run_line(record: dict, runs: RunIndex) -> RunLine:
     run_id, config = record["run_id"], record["config"]
     known = {
-        name: model_label(str(config[name])) if name == "model" else str(config[name]) for name in FILTERS if name in config
+        name: model_label(str(config[name])) if name == "model" else str(config[name])
+        for name in FILTERS
+        if name in config
     }
     numbers = [str(config.get("seed", MISSING)), thousands(record["trainable_params"]), thousands(record["best_step"])]
     scores = [scores_text(record[split]) or MISSING for split in ("validation", "test")]
@@ -111,7 +115,9 @@ def scores_text(scores: Mapping[str, float]) -> str:
 def embedded_data(runs: RunIndex) -> dict[str, Any]:
     """What the page's script reads: {"defaults": of RunConfig, "runs": {run id: the record, shortened}}."""
     limit = min(PREDICTIONS_PER_RUN, max(5, PREDICTIONS_PER_PAGE // max(1, len(runs.records))))
-    defaults = {name: option.default for name, option in FIELDS.items() if isinstance(option.default, (str, int, float, bool))}
+    defaults = {
+        name: option.default for name, option in FIELDS.items() if isinstance(option.default, (str, int, float, bool))
+    }
     by_id = {run_id: embedded_run(record, runs, limit) for run_id, record in runs.records.items()}
     return to_json({"defaults": defaults, "runs": by_id})
 
@@ -129,7 +135,8 @@ def embedded_run(record: dict, runs: RunIndex, predictions: int) -> dict[str, An
             name: value for name, value in record["config"].items() if value is not None and name not in MACHINE_FIELDS
         },
         "history": [
-            {key: entry[key] for key in entry_keys if key in entry} for entry in downsample(history, HISTORY_ENTRIES, best)
+            {key: entry[key] for key in entry_keys if key in entry}
+            for entry in downsample(history, HISTORY_ENTRIES, best)
         ],
         "evaluations": len(history),
     }
@@ -146,7 +153,7 @@ def embedded_run(record: dict, runs: RunIndex, predictions: int) -> dict[str, An
 
 
 def first_predictions(path: Path, limit: int) -> list[list]:
-    """[id, prediction, references] of the first `limit` test rows; empty where the file does not exist or is damaged."""
+    """[id, prediction, references] of the first `limit` test rows; empty where there is no file or it is damaged."""
     if not path.is_file():
         return []
     try:

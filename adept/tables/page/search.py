@@ -65,7 +65,7 @@ def mean_score(records: Sequence[dict], split: str, *metrics: str) -> float | No
     return None
 
 
-# Plots --------------------------------------------------------------------------------------------------------------------
+# Plots ----------------------------------------------------------------------------------------------------------------
 
 Series = Mapping[tuple[str, ...], Sequence[Configuration]]
 """{parts of the series' name: its configurations}."""
@@ -79,16 +79,14 @@ def sensitivity(view: View, option: str) -> FigureGroup:
         if (varied := {name: tried for name, tried in series.items() if len({one.config[option] for one in tried}) > 1})
     }
     numbers = series_numbers({name: name[0] for series in by_figure.values() for name in series})
-    figures = [
-        sensitivity_figure(task, model, series, numbers, option) for (task, model), series in by_figure.items()
-    ]
+    figures = [sensitivity_figure(task, model, series, numbers, option) for (task, model), series in by_figure.items()]
     legend = []
     for name, number in numbers.items():
         members = [one for series in by_figure.values() for one in series.get(name, [])]
         legend.append(legend_entry(" ".join(name), number, method_attributes(members)))
     explanation = (
-        "Every configuration that was searched: filled is test, hollow is validation, ringed is chosen; the line is the "
-        "mean of validation."
+        "Every configuration that was searched: filled is test, hollow is validation, ringed is chosen; "
+        "the line is the mean of validation."
     )
     return FigureGroup(f"Sensitivity to {option}", legend, explanation, figures)
 
@@ -156,7 +154,7 @@ def method_attributes(members: Sequence[Configuration]) -> Attributes:
     return {"method": f"|{'|'.join(dict.fromkeys(one.cell.config.method for one in members))}|"}
 
 
-# The list -----------------------------------------------------------------------------------------------------------------
+# The list -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

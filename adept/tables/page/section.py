@@ -53,7 +53,10 @@ class PaperNote:
 
 @dataclass(frozen=True)
 class Section:
-    """What the template shows of a table. done, planned, pending: numbers of runs; figure_groups: with their drawings."""
+    """What the template shows of a table.
+
+    done, planned, missing, pending: numbers of runs. figure_groups: each with its drawings.
+    """
 
     id: str
     title: str
@@ -112,8 +115,8 @@ def footnotes(view: View) -> list[str]:
     if noise:
         points = ", ".join(f"{value:.0f} on {task}" for task, value in noise.items())
         lines.append(
-            f"† fewer than {significance.SMALL_TEST} test rows. Points by which two single runs must differ to be told apart: "
-            f"{points}."
+            f"† fewer than {significance.SMALL_TEST} test rows. "
+            f"Points by which two single runs must differ to be told apart: {points}."
         )
     return lines + agreement(view) + [f"{note}." for note in view.notes]
 

@@ -1,4 +1,4 @@
-"""What the page asks of a table's View: kinds of cells, records of a cell, and what the page's filter knows of rows and columns."""
+"""What the page asks of a table's View: kinds of cells, their records, and the attributes by which the page filters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def filter_attributes(cells: Iterable[Cell], names: Iterable[str]) -> Attributes
     """The values that the planned runs of `cells` have in the fields `names`."""
     configs = [cell.config for cell in cells if cell.config]
     values = {
-        name: dict.fromkeys(model_label(config.model) if name == "model" else getattr(config, name) for config in configs)
+        name: dict.fromkeys(
+            model_label(config.model) if name == "model" else getattr(config, name) for config in configs
+        )
         for name in names
     }
     return {name: f"|{'|'.join(found)}|" for name, found in values.items() if found}
