@@ -74,7 +74,7 @@ def write_predictions(config, rows):
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """load(**overrides) -> the table TABLE. Its runs are in tmp_path/results, the paper's numbers in tmp_path/published."""
+    """load(**overrides) -> the table TABLE, its runs in tmp_path/results, the paper's numbers in tmp_path/published."""
     (tmp_path / "two.yaml").write_text(TABLE)
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "two.csv").write_text(PUBLISHED)
