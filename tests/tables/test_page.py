@@ -1,6 +1,4 @@
-"""The page of all tables: whole and well-formed, every number with its record, nothing of a record ever HTML, usable by
-keyboard.
-"""
+"""The page of all tables: whole and well-formed, each number has its record, no record is HTML, usable by keyboard."""
 
 import base64
 import dataclasses
@@ -8,17 +6,23 @@ import hashlib
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 from browser import Browser, find
 from conftest import ROOT
+from jinja2 import UndefinedError
+from markupsafe import Markup
+from page_reader import Reader, check
 
-from adept import page, plot, report, results, sweep
-from adept.markup import Markup, join, tag
-from adept.page import html, write_page
+from adept.base.atomic_files import write_atomically
+from adept.config.run import RunConfig
+from adept.runs.layout import run_folder
+from adept.runs.record import SCHEMA, write_record
+from adept.tables.page import figures, formatting, render, runs
+from adept.tables.page.render import html, write_page
+from adept.tables.report import build_view
+from adept.tables.table_file import load_table
 
 TABLE = """\
 title: Two methods on two tasks
@@ -40,146 +44,58 @@ LoRA,lora,rte,49.5,,1.2M,quoted from elsewhere
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"' onclick='alert(3)' & \u2028\u2029 ]]> <!--"
 
 
-def write_record(config, *, test=None, rows=400, steps=(10, 20), **more):
-    """Rate 0.1 is better in validation; its test score is 51.0 (pt) or 52.0 (adept) with seed 1, one point more with
-    seed 2.
-    """
+def record_run(config, *, test=None, rows=400, steps=(10, 20), **more):
+    """Rate 0.1 is better in validation; its test score is 51.0 (pt) or 52.0 (adept), and one more with seed 2."""
     score = (
         (51 if config.prompt_lr == 0.1 else 91) + (config.method == "adept") + config.seed - 1 if test is None else test
     )
     best = {config.select_on: 80 if config.prompt_lr == 0.1 else 70, "accuracy": 80 if config.prompt_lr == 0.1 else 70}
     record = {
-        "schema": results.SCHEMA, "run_id": config.run_id, "config": dataclasses.asdict(config), "best_step": steps[-1], "notes": [],
+        "schema": SCHEMA, "run_id": config.run_id, "config": config.flat(),
+        "best_step": steps[-1], "notes": [],
         "trainable_params": {"pt": 6912, "adept": 16923}.get(config.method, 0), "validation": best,
         "test": {"accuracy": score, "f1_macro": 5.0}, "sizes": {"train": 100, "validation": 50, "test": rows},
-        "history": [{"step": step, "train_loss": 1 / step, "validation": {name: score - 1 / step for name, score in best.items()}}
-                    for step in steps],
-        "provenance": {"git": "0123456789abcdef", "dirty": False, "python": "3.11.7", "packages": {"torch": "2.13.0"}, "device": "cpu"},
+        "history": [
+            {"step": n, "train_loss": 1 / n, "validation": {name: value - 1 / n for name, value in best.items()}}
+            for n in steps
+        ],
+        "provenance": {
+            "git": "0123456789abcdef", "dirty": False, "python": "3.11.7", "device": "cpu",
+            "packages": {"torch": "2.13.0"},
+        },
         **more,
     }  # fmt: skip
-    return results.write(config.results_dir, {name: value for name, value in record.items() if value is not None})
+    return write_record(config.results_dir, {name: value for name, value in record.items() if value is not None})
 
 
 def write_predictions(config, rows):
     """rows: (prediction, reference)."""
-    path = results.run_folder(config.results_dir, config.run_id) / "predictions.jsonl"
+    path = run_folder(config.results_dir, config.run_id) / "predictions.jsonl"
     lines = (
         json.dumps({"id": f"test:{number}", "prediction": said, "references": [true]})
         for number, (said, true) in enumerate(rows)
     )
-    results.write_atomically(path, "\n".join(lines) + "\n")
+    write_atomically(path, "\n".join(lines) + "\n")
 
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """load(**overrides) -> the table TABLE in tmp_path; its runs lie in tmp_path/results, the paper's numbers in
-    tmp_path/published.
-    """
+    """load(**overrides) -> the table TABLE, its runs in tmp_path/results, the paper's numbers in tmp_path/published."""
     (tmp_path / "two.yaml").write_text(TABLE)
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "two.csv").write_text(PUBLISHED)
-    monkeypatch.setattr(report, "PUBLISHED", tmp_path / "published")
-    return lambda **overrides: sweep.load_table(
+    monkeypatch.setattr("adept.tables.published.PUBLISHED", tmp_path / "published")
+    return lambda **overrides: load_table(
         tmp_path / "two.yaml", {"results_dir": str(tmp_path / "results"), **overrides}
     )
 
 
 def finish(table, **options):
     """Writes every record of the table, as far as finished ones decide what comes next."""
-    while left := [run.config for run in table.runs() if not run.pending and run.record() is None]:
+    while left := [run.config for run in table.runs() if not run.pending and run.record is None]:
         for config in left:
-            write_record(config, **options)
-    return report.build(table)
-
-
-class Reader(HTMLParser):
-    """Reads a page strictly: raises for elements that do not close in order."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict]] = []
-        self.inside: dict[int, str] = {}  # the text of each element, its children's included
-        self.path: list[int] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, name, attributes):
-        self.path.append(len(self.elements))
-        self.inside[len(self.elements)] = ""
-        self.elements.append((name, dict(attributes)))
-        self.open.append(name)
-        assert len(dict(attributes)) == len(attributes), f"twice the same attribute: {attributes}"
-        if name in ("meta", "input", "br", "link", "img"):
-            self.handle_endtag(name)
-
-    def handle_endtag(self, name):
-        assert self.open and self.open.pop() == name, f"{name} closes, {self.open[-3:]} are open"
-        self.path.pop()
-
-    def handle_data(self, data):
-        for number in self.path:
-            self.inside[number] += data
-
-    def all(self, name: str, class_: str | None = None) -> list[tuple[dict, str]]:
-        return [
-            (attributes, self.inside[number])
-            for number, (found, attributes) in enumerate(self.elements)
-            if found == name and (class_ is None or class_ in (attributes.get("class") or "").split())
-        ]
-
-    @property
-    def data(self) -> dict:
-        ((_, text),) = [found for found in self.all("script") if found[0].get("id") == "data"]
-        return json.loads(text)
-
-    def cell(self, row: str, column: str) -> tuple[dict, str]:
-        """The first table's cell: (its attributes, its text)."""
-        first = next(number for number, (name, _) in enumerate(self.elements) if name == "table")
-        heads = [
-            self.inside[n]
-            for n, (name, own) in enumerate(self.elements)
-            if name == "th" and n > first and own.get("scope") == "col"
-        ]
-        place = next(number for number, text in enumerate(heads) if text.startswith(column))
-        number = next(
-            n
-            for n, (name, own) in enumerate(self.elements)
-            if name == "th" and self.inside[n] == row and own.get("scope") == "row"
-        )
-        cells = [n for n, (name, _) in enumerate(self.elements) if n > number and name == "td"]
-        return self.elements[cells[place - 1]][1], self.inside[cells[place - 1]]
-
-
-def check(text: str, folder: Path) -> Reader:
-    """What holds of every page. `folder`: where it stands."""
-    read = Reader(text)
-    ids = [own["id"] for _, own in read.elements if "id" in own]
-    assert len(ids) == len(set(ids))
-    for name, own in read.elements:
-        assert not [key for key in own if key.startswith("on") or key in ("src", "style", "srcset", "action")], (
-            name,
-            own,
-        )
-        for reference in (own.get("aria-labelledby") or "").split():
-            assert reference in ids
-        if name == "a":
-            if own["href"].startswith("#"):
-                assert unquote(own["href"][1:]) in ids, own
-            else:
-                assert (folder / unquote(own["href"])).is_file(), own
-        elif "href" in own:
-            pytest.fail(f"{name} loads {own['href']}")
-        if name == "th":
-            assert own.get("scope") in ("row", "col", "rowgroup")
-    assert {name for name, _ in read.elements}.isdisjoint({"img", "iframe", "link", "object", "base"})
-    for own, _ in read.all("script"):
-        assert own in ({}, {"type": "application/json", "id": "data"})
-    assert len(read.all("script")) == 2 and len(read.all("style")) == 1
-    (look,) = [text for _, text in read.all("style")]
-    assert not re.search(r"url\(|@import|https?:", look)
-    return read
+            record_run(config, **options)
+    return build_view(table)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +103,7 @@ def real() -> tuple[str, list]:
     """The page of the tables whose records are in results/runs, and their views."""
     tables = ["quickstart", "first_results", "scoring", "every_task"]
     views = [
-        report.build(sweep.load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(ROOT / "results")}))
+        build_view(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(ROOT / "results")}))
         for name in tables
     ]
     return html(views), views
@@ -226,7 +142,7 @@ def test_every_number_of_ours_opens_its_runs(real):
 
 def test_tables_without_runs_show_the_papers_numbers(tmp_path):
     views = [
-        report.build(sweep.load_table(ROOT / "configs" / f"table{n}.yaml", {"results_dir": str(tmp_path)}))
+        build_view(load_table(ROOT / "configs" / f"table{n}.yaml", {"results_dir": str(tmp_path)}))
         for n in (2, 3, 7, 12, 15)
     ]
     read = check(html(views), tmp_path)
@@ -287,8 +203,8 @@ def test_missing_runs_are_counted_in_their_cells_and_above(load, tmp_path):
     table = load()
     for run in table.runs():
         if not run.pending and run.config.task == "rte" and run.config.method == "pt" and run.config.prompt_lr == 0.1:
-            write_record(run.config)
-    view = report.build(table)
+            record_run(run.config)
+    view = build_view(table)
     read = check(html([view]), tmp_path / "results")
     cell = view.cells["pt"]["rte"]
     assert read.cell("pt", "rte")[1] == f"51.0 (1)paper 50.0 ▲ +1.0{cell.planned - cell.missing} of {cell.planned} runs"
@@ -304,15 +220,15 @@ def test_rows_that_only_the_paper_has_stand_apart(load, tmp_path):
     read = check(text, tmp_path / "results")
     assert read.cell("LoRA", "rte")[1] == "49.5" and read.cell("LoRA", "cb")[1] == "–"
     ((_, quoted),) = read.all("tbody", "quoted")
-    assert quoted.startswith("Printed in the paper, not run here") and "1.2M" in quoted
+    assert quoted.lstrip().startswith("Printed in the paper, not run here") and "1.2M" in quoted
     assert "LoRA: quoted from elsewhere" in text
 
 
 def test_changes_are_told_beside_the_table(load, tmp_path):
-    read = check(html([report.build(load(steps="5", task="rte"))]), tmp_path / "results")
+    read = check(html([build_view(load(steps="5", task="rte"))]), tmp_path / "results")
     ((_, told),) = read.all("p", "changed")
     assert "Changed for all runs: steps = 5 task = rte. Differences to the paper are not coloured." in told
-    assert not check(html([report.build(load())]), tmp_path / "results").all("p", "changed")
+    assert not check(html([build_view(load())]), tmp_path / "results").all("p", "changed")
 
 
 def test_where_all_runs_were_changed_differences_have_no_colour(load, tmp_path):
@@ -335,7 +251,7 @@ def test_the_paired_bootstrap_stands_in_the_cell(load, tmp_path):
         for record in cell.records:
             right = 40 if record["config"]["method"] == "adept" else 20
             write_predictions(
-                table.runs()[0].config.__class__(**record["config"]),
+                RunConfig.from_record(record["config"]),
                 [("1" if n < right else "0", "1") for n in range(60)],
             )
     read = check(html([view]), tmp_path / "results")
@@ -364,7 +280,9 @@ def test_the_record_behind_a_number_is_in_the_page(load, tmp_path):
     assert run["test"] == {"accuracy": 52, "f1_macro": 5}
     assert run["timing"] == {"train_seconds": 12.5} and run["notes"] == ["small"]
     assert run["provenance"]["git"] == "0123456789abcdef" and run["sizes"]["test"] == 400
-    assert run["predictions"] == [[f"test:{n}", "entailment", ["not_entailment"]] for n in range(page.PREDICTIONS)]
+    assert run["predictions"] == [
+        [f"test:{n}", "entailment", ["not_entailment"]] for n in range(runs.PREDICTIONS_PER_RUN)
+    ]
     assert run["predictions_file"] == f"runs/{config.run_id}/predictions.jsonl"
     assert read.data["defaults"]["weight_decay"] == 0.01 and "task" not in read.data["defaults"]
     assert "0123456789" in read.all("dl", "origins")[0][1]
@@ -378,10 +296,10 @@ def test_what_is_embedded_is_bounded(load, tmp_path):
         write_predictions(config, [("word " * 500, "answer " * 500)] * 60)
     text = html([view])
     for run in check(text, tmp_path / "results").data["runs"].values():
-        assert len(run["history"]) <= page.STEPS + 1 and run["evaluations"] == 1000
+        assert len(run["history"]) <= runs.HISTORY_ENTRIES + 1 and run["evaluations"] == 1000
         assert [run["history"][0]["step"], run["history"][-1]["step"]] == [1, 1000]
-        assert len(run["predictions"]) == page.PREDICTIONS
-        assert all(len(words) <= page.LETTERS + 1 for row in run["predictions"] for words in (row[1], *row[2]))
+        assert len(run["predictions"]) == runs.PREDICTIONS_PER_RUN
+        assert all(len(words) <= formatting.MAX_TEXT + 1 for row in run["predictions"] for words in (row[1], *row[2]))
     assert len(text) < 400_000
 
 
@@ -390,7 +308,7 @@ def test_many_runs_share_the_predictions(monkeypatch, load, tmp_path):
     view = finish(table)
     for run in table.runs():
         write_predictions(run.config, [("a", "b")] * 60)
-    monkeypatch.setattr(page, "ALL_PREDICTIONS", 8 * 7)
+    monkeypatch.setattr(runs, "PREDICTIONS_PER_PAGE", 8 * 7)
     assert {len(run["predictions"]) for run in check(html([view]), tmp_path / "results").data["runs"].values()} == {7}
 
 
@@ -401,10 +319,10 @@ def test_records_with_less_in_them_are_shown(load, tmp_path):
     assert not read.all("dl", "origins")
 
 
-def test_thin_keeps_the_ends_and_what_matters():
-    kept = page.thin(range(1000), 50, [777])
+def test_downsampling_keeps_the_ends_and_what_matters():
+    kept = formatting.downsample(range(1000), 50, [777])
     assert kept[0] == 0 and kept[-1] == 999 and 777 in kept and len(kept) <= 50
-    assert page.thin([1, 2, 3], 3) == [1, 2, 3]
+    assert formatting.downsample([1, 2, 3], 3) == [1, 2, 3]
 
 
 # Safety ---------------------------------------------------------------------------------------------------------------
@@ -412,17 +330,18 @@ def test_thin_keeps_the_ends_and_what_matters():
 
 def test_nothing_of_a_record_or_table_becomes_html(load, tmp_path):
     table = load()
-    finish(table, notes=[EVIL], provenance={"git": EVIL, "packages": {EVIL: EVIL}, "device": EVIL, "python": EVIL}, timing={EVIL: 1.0},
-           param_groups={EVIL: {"lr": 0.1, "params": 3}})  # fmt: skip
+    evil_source = {"git": EVIL, "packages": {EVIL: EVIL}, "device": EVIL, "python": EVIL}
+    evil_groups = {EVIL: {"lr": 0.1, "params": 3}}
+    finish(table, notes=[EVIL], provenance=evil_source, timing={EVIL: 1.0}, param_groups=evil_groups)
     for path in sorted((tmp_path / "results" / "runs").glob("*.json")):
         record = json.loads(path.read_text())
         record["config"]["model"] = EVIL
         path.write_text(json.dumps(record))
     (tmp_path / "published" / "two.csv").write_text(PUBLISHED + '"<b>X</b>",,rte,1,,1<i>,"<u>note</u>"\n')
     table = dataclasses.replace(
-        table, title=EVIL, note=EVIL, labels={"rte": EVIL, "adept": "<s>adept</s>"}, shrunk={"models": {EVIL: EVIL}}
+        table, title=EVIL, note=EVIL, labels={"rte": EVIL, "adept": "<s>adept</s>"}, profile_models={EVIL: EVIL}
     )
-    view = report.build(table)
+    view = build_view(table)
     for cell in view.all_cells:
         for record in cell.records:
             config = next(run.config for run in table.runs() if run.id == record["run_id"])
@@ -455,7 +374,7 @@ def test_the_policy_allows_this_style_and_script_alone(real):
 
 
 def test_a_script_sets_text_and_never_html():
-    script = (ROOT / "adept" / "page.js").read_text(encoding="utf-8")
+    script = (render.TEMPLATES / "page.js").read_text(encoding="utf-8")
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|fetch\(|XMLHttp|import\(", script
     )
@@ -472,18 +391,20 @@ def test_numbers_that_json_has_not_and_half_letters_do_not_break_the_page(load, 
     assert next(iter(read.data["runs"].values()))["timing"] == {"train_seconds": None, "eval_seconds": None}
 
 
-def test_markup_escapes_what_is_not_markup():
-    assert tag("a", "<b>", Markup("<i>x</i>"), None, [1, "&"], href='"x"', hidden=True, id=None, data_x_y=2) == (
-        '<a href="&quot;x&quot;" hidden data-x-y="2">&lt;b&gt;<i>x</i>1&amp;</a>'
+def test_templates_escape_text_and_raise_for_unknown_names():
+    environment = render.environment()
+    template = environment.from_string('<a href="{{ address }}">{{ text }}</a>{{ drawing }}')
+    assert template.render(address='"x"', text="<b> & 'c'", drawing=Markup("<i>x</i>")) == (
+        '<a href="&#34;x&#34;">&lt;b&gt; &amp; &#39;c&#39;</a><i>x</i>'
     )
-    assert tag("br") == "<br>"
-    assert join("a", "", None, "b", between=" ") == "a b"
+    with pytest.raises(UndefinedError):
+        template.render(address="", text="")
 
 
 # Plots ----------------------------------------------------------------------------------------------------------------
 
 
-def figures(read: Reader, title: str) -> list[str]:
+def drawings(read: Reader, title: str) -> list[str]:
     """Labels of the drawings under a summary."""
     number = next(n for n, (name, _) in enumerate(read.elements) if name == "summary" and read.inside[n] == title)
     found = []
@@ -497,7 +418,7 @@ def figures(read: Reader, title: str) -> list[str]:
 
 def test_learning_curves_have_a_panel_for_each_task_and_a_line_for_each_seed(load, tmp_path):
     read = check(html([finish(load())]), tmp_path / "results")
-    drawn = figures(read, "Learning curves")
+    drawn = drawings(read, "Learning curves")
     assert [label.split(":")[0] for label in drawn] == [
         "Validation score over steps, rte",
         "Validation score over steps, cb",
@@ -509,7 +430,7 @@ def test_learning_curves_have_a_panel_for_each_task_and_a_line_for_each_seed(loa
 
 def test_every_searched_configuration_is_drawn_and_listed(load, tmp_path):
     read = check(html([finish(load())]), tmp_path / "results")
-    assert len(figures(read, "Sensitivity to prompt_lr")) == 2
+    assert len(drawings(read, "Sensitivity to prompt_lr")) == 2
     told = [text for _, text in read.all("title") if "chosen" in text or " at 0.3" in text]
     assert (
         "adept, test 92.0 at 0.3" in told
@@ -522,7 +443,7 @@ def test_every_searched_configuration_is_drawn_and_listed(load, tmp_path):
 
 def test_score_over_parameters_has_ours_and_the_papers(load, tmp_path):
     read = check(html([finish(load())]), tmp_path / "results")
-    (rte, _, _) = figures(read, "Score and trained parameters")
+    (rte, _, _) = drawings(read, "Score and trained parameters")
     for told in (
         "pt: 51.5 with 6,912",
         "pt in the paper: 50 with 76.8K",
@@ -538,43 +459,22 @@ def test_offsets_that_records_measured_are_drawn(load, tmp_path):
 
     view = finish(load(), offsets={"tokens": 4, "embeddings": sizes(2.5), "offset": sizes(0.25), "released": {}})
     read = check(html([view]), tmp_path / "results")
-    drawn = figures(read, "Sizes of embeddings and offsets")
+    drawn = drawings(read, "Sizes of embeddings and offsets")
     assert len(drawn) == 8 and "offset: |element| 0.25 on average, variance 1" in drawn[0]
     assert next(iter(read.data["runs"].values()))["offsets"]["offset"] == {"mean": 0.25, "variance": 1}
-    assert page.histogram([0.0, 1.0, 2.0, 3.0, 4.0], [1, 2, 1, 0]) == [(0.5, 0.25), (1.0, 0.5), (2.0, 0.25), (3.0, 0.0)]
+    assert figures.histogram([0.0, 1.0, 2.0, 3.0, 4.0], [1, 2, 1, 0]) == [
+        (0.5, 0.25),
+        (1.0, 0.5),
+        (2.0, 0.25),
+        (3.0, 0.0),
+    ]
 
 
 def test_where_rows_are_tasks_each_is_a_panel(real):
     _, views = real
     (every,) = [view for view in views if view.table.name == "every_task"]
-    assert [panel.name for panel in page.panels(every)] == list(every.cells)
-    assert {panel.metric for panel in page.panels(every)} >= {"accuracy", "pearson", "squad_f1"}
-
-
-@pytest.mark.parametrize(
-    ("values", "options", "ticks"),
-    [
-        ([0, 30_000], {}, [0, 10_000, 20_000, 30_000]),
-        ([49.2, 51.0], {"least": 2}, [49, 50, 51]),
-        ([70, 70], {"least": 2}, [69, 70, 71]),
-        ([1e4, 2e8], {"log": True, "least": 1}, [1e4, 1e5, 1e6, 1e7, 1e8]),
-        ([1e-5, 1e-4], {"log": True, "least": 1}, [1e-5, 2e-5, 5e-5, 1e-4]),
-        ([0.1, 0.27], {"floor": 0}, [0, 0.1, 0.2]),
-        ([5, 5], {}, [4, 6]),
-    ],
-)
-def test_ticks_are_round_and_inside(values, options, ticks):
-    axis = plot.Axis(values, (0, 100), **options)
-    assert axis.ticks(4) == pytest.approx(ticks)
-    assert all(-0.1 <= axis(value) <= 100.1 for value in [*values, *ticks])
-
-
-@pytest.mark.parametrize(
-    ("value", "label"),
-    [(76051, "76.1k"), (2e8, "200M"), (1e-4, "1e-4"), (0.3, "0.3"), (-5, "−5"), (0, "0"), (2.5e-5, "2.5e-5")],
-)
-def test_ticks_are_short(value, label):
-    assert plot.short(value) == label
+    assert [panel.label for panel in figures.panels(every)] == list(every.cells)
+    assert {panel.metric for panel in figures.panels(every)} >= {"accuracy", "pearson", "squad_f1"}
 
 
 # In a browser ---------------------------------------------------------------------------------------------------------
@@ -685,6 +585,42 @@ def test_filter_and_sort(browser, written):
     quiet(browser, written)
 
 
+PAINT_OF_PLOTS = {
+    ".line path": "stroke",
+    ".level path": "stroke",
+    ".grid path": "stroke",
+    ".axis path": "stroke",
+    ".dots :is(use, path)": "fill",
+    "text": "fill",
+}
+"""The property that draws each part of a plot."""
+
+
+def test_the_filter_hides_series_of_plots_and_their_names(browser, written):
+    browser.open(written, 1280)
+    browser.run("document.querySelector('#first_results details:has(figure)').open = true")
+    parts = "[...document.querySelectorAll('#first_results :is(.figures g[data-method], .legend li)')]"
+    visible = f"{parts}.filter((part) => part.getBoundingClientRect().height)"
+    seen = f"[...new Set({visible}.map((part) => part.dataset.method))]"
+    assert sorted(browser.run(seen)) == ["|adept|", "|pt|", "|zero_shot|"]
+    browser.run("document.querySelector('[name=method]').value = 'pt'")
+    browser.run("document.querySelector('[name=method]').dispatchEvent(new Event('input', {bubbles: true}))")
+    assert browser.run(seen) == ["|pt|"]
+    quiet(browser, written)
+
+
+def test_the_style_sheet_colours_the_plots_in_light_and_dark(browser, written):
+    """Lines, symbols and texts have a colour that the page's background has not."""
+    for dark in (False, True):
+        browser.open(written, 1280, dark=dark)
+        ground = browser.run("getComputedStyle(document.documentElement).backgroundColor")
+        for selector, paint in PAINT_OF_PLOTS.items():
+            parts = f"[...document.querySelectorAll('figure {selector}')]"
+            colours = set(browser.run(f"{parts}.map((part) => getComputedStyle(part).{paint})"))
+            assert colours and colours.isdisjoint({ground, "none", "rgb(0, 0, 0)"}), (selector, colours)
+    quiet(browser, written)
+
+
 def test_dark_follows_the_readers_choice(browser, written):
     grounds = []
     for dark in (False, True):
@@ -718,6 +654,6 @@ def test_evil_records_stay_text_in_the_browser(browser, load, tmp_path):
 def test_damaged_predictions_are_left_out(tmp_path):
     path, good = tmp_path / "predictions.jsonl", {"id": "test:0", "prediction": "1", "references": ["0"]}
     path.write_text(json.dumps(good) + "\n[1]\n" + json.dumps({**good, "references": 3}) + "\n")
-    assert page.first_predictions(path, 9) == [["test:0", "1", ["0"]]]
+    assert runs.first_predictions(path, 9) == [["test:0", "1", ["0"]]]
     path.write_text(json.dumps(good) + '\n{"id": "te')
-    assert page.first_predictions(path, 9) == []
+    assert runs.first_predictions(path, 9) == []

@@ -33,8 +33,10 @@ class Browser:
             fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)
         ]  # clear of 3 and 4, which the browser reads and writes
         quiet = os.open(os.devnull, os.O_RDWR)
-        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                   "--remote-debugging-pipe", f"--user-data-dir={profile}"]  # fmt: skip
+        command = [
+            program, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--remote-debugging-pipe", f"--user-data-dir={profile}",
+        ]  # fmt: skip
         ends = [(high[0], 3), (high[1], 4), (quiet, 1), (quiet, 2)]
         self.process = os.posix_spawn(
             program, command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, *pair) for pair in ends]
