@@ -1,4 +1,4 @@
-"""The training loop: runs that share one frozen model, one optimizer step of each at a time. Most often it is one run."""
+"""The training loop: optimizer steps of runs that share one frozen model. Most often there is a single run."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from adept.training.signals import Interrupted, Signals
 from adept.training.step import StepInput, StepResult, next_step_input
 
 StoppingRule = Callable[[int, list[dict]], bool]
-"""Asked after each evaluation but the last with (step, history): whether the run is to be left unfinished."""
+"""Called with (step, history) after each evaluation but the last. True: the run stops and is left unfinished."""
 
 
 class EarlyStopped(Exception):
@@ -112,7 +112,7 @@ class Run:
             self.shared.load(self.config)
 
     def prepare(self, session: Session) -> None:
-        """Makes optimizer and tracker, restores the last checkpoint if there is one, and goes on until the next step."""
+        """Makes optimizer and tracker, restores the last checkpoint if there is one, and goes on to the next step."""
         config = self.config
         self.session, self.device = session, session.device
         with self.signals.interrupt_at_once():
