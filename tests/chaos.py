@@ -26,17 +26,20 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter as clock
 
-from adept.base.atomic_files import TEMPORARY
-from adept.runs.record import read_record
-from adept.runs.tracking.tracker import Tracker
-from adept.training.resume import Checkpoints
-
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from conftest import make_model, make_tokenizer, write_rows  # noqa: E402
+from adept.base.atomic_files import TEMPORARY  # noqa: E402
+from adept.commands.main import main as adept  # noqa: E402
+from adept.data.fixtures import write_rows  # noqa: E402
+from adept.models.tiny import make_model, make_tokenizer  # noqa: E402
+from adept.runs.record import read_record  # noqa: E402
+from adept.runs.tracking.tracker import Tracker  # noqa: E402
+from adept.training import loop  # noqa: E402
+from adept.training import run as run_module  # noqa: E402
+from adept.training.resume import Checkpoints  # noqa: E402
 
 TABLE = """
 title: Small runs
@@ -51,8 +54,8 @@ grid:
 
 MOMENTS = [  # taken in turn: owner and function, and up to which of its calls one is chosen; None: the clock
     (os, "fsync", 6),
-    (loop, "evaluate", 6),
-    (results, "write", 2),
+    (run_module, "evaluate", 6),
+    (run_module, "write_record", 2),
     None,
     (os, "replace", 20),
     (loop, "train_step", 20),
@@ -141,17 +144,17 @@ def make_table(folder: Path) -> Path:
 
 
 def command(table: Path, results_dir: Path) -> int:
-    """What `python -m adept.sweep` does. Each run that is begun is noted in RESULTS_DIR/begun."""
-    original = complete
+    """What `python -m adept sweep` does. Each run that is begun is noted in RESULTS_DIR/begun."""
+    original = run_module.Run.prepare
 
-    def noted(config, *rest):
+    def prepare(run, session):
         with open(results_dir / "begun", "a", encoding="utf-8") as file:
-            file.write(f"{config.run_id}\n")
-        return original(config, *rest)
+            file.write(f"{run.config.run_id}\n")
+        original(run, session)
 
-    complete = noted
+    run_module.Run.prepare = prepare
     results_dir.mkdir(parents=True, exist_ok=True)
-    return main([str(table), "--results_dir", str(results_dir)])
+    return adept(["sweep", str(table), "--results_dir", str(results_dir)])
 
 
 def outcome(results_dir: Path) -> dict[str, object]:

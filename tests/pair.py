@@ -1,11 +1,10 @@
-"""One of two processes of tests/test_parallel.py: carries out the runs of a JSON file, [{"config": fields, ...}], one
+"""One of two processes of tests/training/test_processes.py: carries out the runs of a JSON file, [{"config": fields, ...}], one
 after the other.
 
 float64: in double precision. dies: before that training step, and goes on. signal: [step, rank, number], and goes on.
 """
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import os
@@ -17,8 +16,8 @@ import torch
 
 from adept.base import distributed
 from adept.config.run import RunConfig
+from adept.training import loop, session
 from adept.training.loop import run
-from adept.training.session import prepare_model
 from adept.training.signals import Interrupted
 
 
@@ -27,14 +26,14 @@ class Killed(BaseException):
 
 
 def in_float64() -> contextlib.AbstractContextManager:
-    original = prepare_model
+    original = session.prepare_model
 
-    def place(*arguments):
-        session = original(*arguments)
-        session.model.double()
-        return session
+    def prepare_model(*arguments):
+        opened = original(*arguments)
+        opened.model.double()
+        return opened
 
-    return mock.patch.object(loop, "place", place)
+    return mock.patch.object(session, "prepare_model", prepare_model)
 
 
 def before_step(number: int, act) -> contextlib.AbstractContextManager:
@@ -55,8 +54,8 @@ def kill() -> None:
 def carry_out(
     config: RunConfig, float64: bool = False, dies: int = 0, signal: tuple[int, int, int] | None = None
 ) -> str:
-    """What became of the run's first life."""
-    told = ""
+    """Does the run to its end. Returns the line with which `signal` interrupted it, or ""."""
+    message = ""
     with in_float64() if float64 else contextlib.nullcontext():
         if dies:
             with before_step(dies, kill), contextlib.suppress(Killed):
@@ -67,19 +66,19 @@ def carry_out(
                 with before_step(step, lambda: os.kill(os.getpid(), number) if rank == distributed.RANK else None):
                     run(config)
             except Interrupted as stop:
-                told = str(stop)
+                message = str(stop)
         record = run(config)
-    assert record["config"] == dataclasses.asdict(config)  # in every process
-    return told
+    assert record["config"] == config.flat()  # in every process
+    return message
 
 
 def main(path: Path) -> None:
     torch.set_num_threads(1)
     distributed.initialize()
-    told = []
+    messages = []
     for job in json.loads(path.read_text()):
-        told.append(carry_out(RunConfig(**job.pop("config")), **job))
-    path.with_name(f"told.{distributed.RANK}.json").write_text(json.dumps(told))
+        messages.append(carry_out(RunConfig.from_record(job.pop("config")), **job))
+    path.with_name(f"messages.{distributed.RANK}.json").write_text(json.dumps(messages))
     distributed.shutdown(0)
 
 

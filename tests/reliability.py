@@ -25,10 +25,10 @@ GROUPS = {
         "tests/metrics/test_sandbox.py",
         "tests/metrics/test_sandbox_attacks.py",
     ),
-    "full disks, folders that cannot be written to, too little memory": ("tests/test_trouble.py",),
-    "runs killed and resumed bit for bit, checkpoints that must be refused": ("tests/test_resume.py",),
-    "claims of living and dead processes": ("tests/test_claims.py",),
-    "golden training steps, one for each method on two families": ("tests/test_golden.py",),
+    "full disks, folders that cannot be written to, too little memory": ("tests/training/test_trouble.py",),
+    "runs killed and resumed bit for bit, checkpoints that must be refused": ("tests/training/test_resume.py",),
+    "claims of living and dead processes": ("tests/runs/test_claims.py",),
+    "golden training steps, one for each method on two families": ("tests/training/test_golden.py",),
 }
 
 
@@ -61,7 +61,9 @@ def main(arguments: list[str]) -> int:
     survived = json.loads(chaos.stdout.splitlines()[-1])
     fuzzed = re.findall(r"^(.+): ([\d,]+) files, ([\d,]+) read, ([\d,]+) refused$", pytest(
         "tests/test_fuzz.py", "-s", "--fuzz_seconds", str(options.fuzz_seconds)), re.MULTILINE)  # fmt: skip
-    costs = re.findall(r"^measured: (.+): (.+); allowed: (.+)$", pytest("tests/test_long_runs.py", "-s"), re.MULTILINE)
+    costs = re.findall(
+        r"^measured: (.+): (.+); allowed: (.+)$", pytest("tests/training/test_long_runs.py", "-s"), re.MULTILINE
+    )
     lines = [
         "# Reliability", "",
         f"Made by `python tests/reliability.py --kills {options.kills} --fuzz_seconds {options.fuzz_seconds:g}` "

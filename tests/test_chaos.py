@@ -14,6 +14,6 @@ def test_killed_sweeps_and_two_at_once():
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
-    assert report["kills"] == 6 and {"fsync", "evaluate", "write"} <= report["by"].keys()
+    assert report["kills"] == 6 and {"fsync", "evaluate", "write_record"} <= report["by"].keys()
     assert report["resumed"] >= 2 and report["sweeps"] >= 1
     assert report["two sweeps at once"] == {"runs": 4, "begun": 4}

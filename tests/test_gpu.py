@@ -4,7 +4,6 @@ and generation.
 python -m pytest -m gpu
 """
 
-import dataclasses
 import math
 
 import pytest
@@ -14,6 +13,7 @@ from conftest import FAMILIES
 from adept.data.batches import make_batch
 from adept.data.dataset import load_data
 from adept.methods import METHODS
+from adept.training import loop
 from adept.training.evaluation import predict
 from adept.training.loop import run, train_runs
 from adept.training.session import open_session, open_sessions
@@ -22,7 +22,7 @@ from adept.training.stack import Stack
 DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
-TRAINED = [name for name, row in METHODS.items() if row.lrs]
+TRAINED = [name for name, method in METHODS.items() if method.rates]
 RATES = {"prompt_lr": 0.03, "offset_lr": 1e-2, "scoring": "likelihood"}
 
 
@@ -111,7 +111,7 @@ def test_generation_and_likelihood_say_what_they_say_on_the_cpu(make_config, fam
 @pytest.mark.parametrize("method", ["pt", "dept", "adept", "lora"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_from_start_to_record(make_config, family, method, precision):
-    rates = {name: value for name, value in RATES.items() if name == "scoring" or name in METHODS[method].fields}
+    rates = {name: value for name, value in RATES.items() if name == "scoring" or name in METHODS[method].own_options()}
     record = run(make_config(family, method, device=DEVICE, precision=precision, **rates))
     assert record["provenance"]["device"] == torch.cuda.get_device_name() and record["peak_memory_bytes"] > 0
     assert all(math.isfinite(entry["train_loss"]) for entry in record["history"])
@@ -121,7 +121,7 @@ def test_stacked_runs_are_separate_runs(make_config, tmp_path):
     common = {"device": DEVICE, "model_dropout": 0, "eps": 1e-2, **RATES}
     configs = [make_config("t5", "adept", seed=seed, **common) for seed in range(3)]
     for config, record in zip(configs, train_runs([(config, None) for config in configs]), strict=True):
-        alone = run(dataclasses.replace(config, results_dir=str(tmp_path / "alone")))
+        alone = run(config.replace(results_dir=str(tmp_path / "alone")))
         for ours, theirs in zip(record["history"], alone["history"], strict=True):
             assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)
 

@@ -1,3 +1,4 @@
-"""What every other package may use: errors, options, YAML files, atomic writes, processes, the console. Imports nothing
-of adept.
+"""What every other package may use: errors, options, YAML files, atomic writes, processes, the console.
+
+It imports nothing else of adept.
 """

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all; what a disk refuses is told in one line."""
+"""Writes files completely or not at all, and reports what a disk refuses in one line."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ def report_disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: str | bytes, *, previous: Path | None = None) -> None:
-    """The whole file or none, also when the power fails: a temporary name, fsync, rename, fsync of the folder.
+    """Writes the complete file or none, also when the power fails.
 
-    previous: the name that the file which was there gets. Raises UserError when the disk refuses.
+    It writes under a temporary name, syncs, renames, and syncs the folder. previous: the path to which an existing file
+    is moved. Raises UserError when the disk refuses.
     """
     with report_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def write_atomically(path: Path, content: str | bytes, *, previous: Path | None 
 
 
 def sync_folder(folder: Path) -> None:
-    """Puts a folder's names on the disk, where the system can do that."""
+    """Writes a folder's file names to the disk, where the system can do that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Lines for whoever watches a command."""
+"""What commands print: progress on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from adept.base import distributed
 
 
 def print_status(text: str) -> None:
-    """One line on stderr, above the progress bar where there is one. Of several processes the first alone prints."""
+    """Prints one line on stderr, above the progress bar where there is one. Only the main process prints."""
     if distributed.RANK == 0:
         tqdm.write(text, file=sys.stderr)
 
 
 def print_result(text: str) -> None:
-    """One line on stdout, at once: what a command was asked for."""
+    """Prints what the command was asked for on stdout, without delay."""
     print(text, flush=True)

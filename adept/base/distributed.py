@@ -1,12 +1,12 @@
 """One run in several processes: torchrun --nproc_per_node 2 train.py ...
 
-Each process has the frozen model, or with --shard_model its part of the blocks, and takes its share of every batch's
-rows. Losses are divided by the target tokens of the whole batch, which all processes know, so their sum is the loss of
-the whole batch, and the sum of the gradients its gradient: some 300 KB, which one all-reduce a step adds up. Clipping
-and AdamW then do the same everywhere. The first process alone claims the run, writes and prints. Dropout inside the
-model draws other masks in each process.
+Each process has the frozen model (with --shard_model its part of the blocks) and takes its share of every batch's rows.
+Each divides its loss by the number of target tokens of the whole batch, which all processes know. So the losses add up
+to the loss of the whole batch, and the gradients to its gradient; one all-reduce a step, of some 300 KB, adds them.
+Clipping and AdamW then do the same in every process. The main process alone (rank 0) claims the run, writes and prints.
+Dropout inside the model draws other masks in each process.
 
-Without torchrun there is one process, the first, and nothing here does anything.
+Without torchrun there is the main process alone, and the functions here do nothing.
 """
 
 from __future__ import annotations
@@ -25,25 +25,29 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RANK, WORLD = 0, 1
-"""This process's number and how many there are; initialize() sets them."""
+"""This process's rank and the number of processes. initialize() sets them."""
 
 STORE: Any = None
-"""torch's key-value store, which outlives each of the processes."""
+"""torch's key-value store of all processes. It outlives each of them."""
 
 SEED_STRIDE = 1_000_003
-PATIENCE = datetime.timedelta(hours=6)
-"""A process waits so long for the others: torchrun ends all when one dies."""
+"""The distance between the seeds of two processes."""
+
+TIMEOUT = datetime.timedelta(hours=6)
+"""How long a process waits for the others. It may be long, because torchrun ends all processes when one dies."""
 
 T = TypeVar("T")
 
 
 def started_by_torchrun() -> bool:
+    """Whether torchrun started this process and others."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def initialize() -> None:
-    """Joins the processes that torchrun started; alone, nothing. Raises UserError where there are fewer GPUs than
-    processes.
+    """Joins the processes that torchrun started; without torchrun it does nothing.
+
+    Raises UserError where there are fewer GPUs than processes.
     """
     global RANK, WORLD, STORE
     if not started_by_torchrun():
@@ -58,12 +62,12 @@ def initialize() -> None:
             raise UserError(f"torchrun started more processes than there are GPUs: --nproc_per_node {gpus}")
         torch.cuda.set_device(number)  # what "cuda" means from now on
     STORE, rank, world = next(dist.rendezvous("env://"))
-    dist.init_process_group(backend, store=STORE, rank=rank, world_size=world, timeout=PATIENCE)
+    dist.init_process_group(backend, store=STORE, rank=rank, world_size=world, timeout=TIMEOUT)
     RANK, WORLD = rank, world
 
 
 def shutdown(code: int) -> NoReturn:
-    """The end of the process. When all is well, that of all processes."""
+    """Ends the process. With exit code 0 it waits until all processes end."""
     if WORLD > 1:
         import torch.distributed as dist
 
@@ -77,11 +81,11 @@ def shutdown(code: int) -> NoReturn:
     sys.exit(code)
 
 
-# Work shared out ------------------------------------------------------------------------------------------------------
+# Shared work ----------------------------------------------------------------------------------------------------------
 
 
 def on_main_process(make: Callable[[], T]) -> T:
-    """make() of the first process, for all; what it raises there is raised in all."""
+    """Calls make() on the main process. Returns its value, or raises its exception, on all processes."""
     if WORLD == 1:
         return make()
     import torch
@@ -94,7 +98,7 @@ def on_main_process(make: Callable[[], T]) -> T:
 
 
 def gather_objects(make: Callable[[], T]) -> list[T]:
-    """make() of every process, for all; what it raises in one is raised in all."""
+    """Calls make() on every process. Returns all values, or raises the first exception, on all processes."""
     if WORLD == 1:
         return [make()]
     import torch.distributed as dist
@@ -107,6 +111,7 @@ def gather_objects(make: Callable[[], T]) -> list[T]:
 
 
 def call_or_catch(make: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """(the value of make(), None), or (None, what it raises)."""
     try:
         return make(), None
     except Exception as error:
@@ -114,6 +119,7 @@ def call_or_catch(make: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 
 def value_or_raise(outcome: tuple[T, Exception | None]) -> T:
+    """The opposite of call_or_catch()."""
     value, error = outcome
     if error is not None:
         raise error
@@ -122,32 +128,31 @@ def value_or_raise(outcome: tuple[T, Exception | None]) -> T:
 
 @contextlib.contextmanager
 def enter_on_main_process(context: contextlib.AbstractContextManager) -> Iterator[None]:
-    """The context, entered by the first process alone; where that fails, it fails for all."""
+    """Enters the context on the main process alone. An exception on entering is raised on all processes."""
     with contextlib.ExitStack() as stack:
         on_main_process(lambda: stack.enter_context(context) and None)
         yield
 
 
 def shard_rows(items: Sequence[T]) -> Sequence[T]:
-    """This process's part, as long as every other's: the last item is repeated where they do not divide."""
+    """This process's items. All processes get equally many: the last item is repeated where that is needed."""
     return [*items, *[items[-1]] * (-len(items) % WORLD)][RANK::WORLD]
 
 
 def shard_batch(batch: dict[str, Tensor], fillers: dict[str, int]) -> dict[str, Tensor]:
-    """This process's rows of a batch; columns stay. Where they do not divide, the last row is repeated with the
-    `fillers` as values.
+    """This process's rows of a batch, with all columns.
+
+    Where the rows do not divide evenly, the last row is repeated; tensors named in `fillers` hold that value there.
     """
     if WORLD == 1:
         return batch
     rows = len(batch["input_ids"])
-    own, real = (
-        shard_rows(range(rows)),
-        rows > RANK + WORLD * (-(-rows // WORLD) - 1),
-    )  # whether the last one is no repetition
+    own = shard_rows(range(rows))
+    repeats = rows <= RANK + WORLD * (len(own) - 1)  # whether this process's last row is a repetition
     shared = {}
     for name, tensor in batch.items():
         shared[name] = tensor[own] if tensor.dim() > 1 else tensor
-        if name in fillers and not real:
+        if name in fillers and repeats:
             shared[name][-1] = fillers[name]
     return shared
 
@@ -156,7 +161,7 @@ def shard_batch(batch: dict[str, Tensor], fillers: dict[str, int]) -> dict[str, 
 
 
 def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
-    """Puts the sum over all processes into each tensor, by one all-reduce."""
+    """Replaces each tensor by its sum over all processes, with a single all-reduce."""
     if WORLD == 1:
         return
     import torch
@@ -170,22 +175,20 @@ def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
 
 
 def all_reduce_max(*numbers: int) -> Sequence[int]:
-    """The highest that a process has of each: what one has to tell between two steps. On the CPU, where reading it
-    stalls no GPU.
-    """
+    """The maximum of each number over all processes. It is computed on the CPU, so that no GPU is stalled."""
     if WORLD == 1:
         return numbers
     import torch
     import torch.distributed as dist
 
-    told = torch.tensor(numbers)
+    highest = torch.tensor(numbers)
     with report_lost_process():
-        dist.all_reduce(told, dist.ReduceOp.MAX)
-    return told.tolist()
+        dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return highest.tolist()
 
 
 def rank_seed(seed: int) -> int:
-    """For what each process draws on its own."""
+    """The seed of what this process draws for itself, such as dropout masks. The main process has `seed`."""
     return seed + SEED_STRIDE * RANK
 
 
@@ -194,7 +197,7 @@ def rank_seed(seed: int) -> int:
 
 @contextlib.contextmanager
 def report_lost_process() -> Iterator[None]:
-    """Waiting for the others. Raises UserError where one of them is gone."""
+    """For communication with the other processes. Raises UserError where one of them has ended."""
     try:
         yield
     except RuntimeError as error:
@@ -202,8 +205,9 @@ def report_lost_process() -> Iterator[None]:
 
 
 def message_of_main_process(line: str) -> str | None:
-    """The line as this process should say it: the first one's alone where all fail alike, and any other's with its
-    number.
+    """The error line that this process should print, or None where the main process prints one.
+
+    So a mistake that all processes meet is printed once. A process that fails alone adds its number to the line.
     """
     if STORE is None:
         return line
@@ -212,7 +216,7 @@ def message_of_main_process(line: str) -> str | None:
         return line
     try:
         STORE.wait(["failed"], datetime.timedelta(seconds=5))
-    except Exception:  # it has not failed, or the store is gone
+    except Exception:  # the main process has not failed, or the store is gone
         return f"process {RANK}: {line}"
     return None
 
@@ -221,10 +225,10 @@ def message_of_main_process(line: str) -> str | None:
 
 
 def shard_blocks(model: nn.Module, blocks: Sequence[nn.Module], device: torch.device) -> None:
-    """Shares the frozen weights of the model's blocks out over the processes (FSDP2); each block's are together while
-    it computes.
+    """Distributes the frozen weights of the model's blocks over the processes (FSDP2).
 
-    What is trained stays whole in every process, and so do embeddings and head.
+    A block's weights are gathered while it computes. Trained parameters, embeddings and head stay complete in every
+    process.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -233,7 +237,7 @@ def shard_blocks(model: nn.Module, blocks: Sequence[nn.Module], device: torch.de
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
     for block in blocks:
         fully_shard(block, mesh=mesh, ignored_params=trained & set(block.parameters()))
-    # The modules around the blocks, which have no part in it, fetch the next block while one computes.
+    # The modules that contain blocks keep their own weights, but must be wrapped to fetch the next block ahead of time.
     inside = {parameter for block in blocks for parameter in block.parameters()}
     for module in list(model.modules()):
         if any(block in blocks for child in module.children() for block in child.children()):

@@ -1,3 +1,1 @@
-"""What runs leave behind: records, adapters, predictions, metrics, and the claim that lets one process at a time do a
-run.
-"""
+"""What runs leave behind: records, adapters, predictions and metrics; and the claim, so that one process does a run."""

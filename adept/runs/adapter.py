@@ -1,4 +1,4 @@
-"""Trained parameters as safetensors, and beside them the configuration they belong to."""
+"""Adapters: trained parameters as safetensors, and the configuration of their run beside them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from adept.config.run import RunConfig
 
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 
-
 DEPT_NAMES = {
     "prompt_embeddings": "prompt",
     "prompt_encoder.lora_embedding_A": "offset.a",
     "prompt_encoder.lora_embedding_B": "offset.b",
 }
-"""Tensor names in adapters that DePT's authors released -> ours, below the input embedding."""
+"""Tensor names in the adapters that DePT's authors released -> our names, below the input embedding."""
 
 
 def snapshot(trainables: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -43,7 +42,7 @@ def assign_weights(trainables: Mapping[str, nn.Parameter], weights: Mapping[str,
 
 
 class AdapterDescription(BaseModel):
-    """What adapter.json must hold; method, base model and shapes stand beside it for whoever reads the file."""
+    """What adapter.json must hold. Method, base model and shapes are there for human readers."""
 
     config: dict[str, Any]
 
@@ -62,8 +61,9 @@ def save_adapter(folder: Path, trainables: Mapping[str, nn.Parameter], config: R
 
 
 def read_recorded_config(folder: Path) -> dict[str, Any]:
-    """{option: value} of the run that trained an adapter. Raises OSError, ValueError or RecursionError where that
-    cannot be read.
+    """{option: value} of the run that trained an adapter.
+
+    Raises OSError, ValueError or RecursionError where that cannot be read.
     """
     return AdapterDescription.model_validate(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))).config
 
@@ -71,7 +71,7 @@ def read_recorded_config(folder: Path) -> dict[str, Any]:
 def find_adapter(name: str, results_dir: str) -> Path:
     """The adapter folder of a run id under results_dir, or a folder path. Raises UserError when neither is there."""
     candidates = [Path(name)]
-    if Path(name).name == name:  # a path does not go on from results_dir, least of all upwards out of it
+    if Path(name).name == name:  # a run id, not a path, which could lead out of results_dir
         candidates.append(Path(results_dir) / "runs" / name)
     for folder in candidates:
         if os.path.isfile(folder / WEIGHTS) or os.path.isfile(folder / "adapter_model.bin"):
@@ -79,33 +79,33 @@ def find_adapter(name: str, results_dir: str) -> Path:
     for folder in candidates:
         if os.path.isfile(folder / "checkpoint.safetensors"):
             raise UserError(
-                f"no adapter in {folder}: its run is not finished; the command that began it goes on, and leaves {WEIGHTS} there"
+                f"no adapter in {folder}: its run is not finished; "
+                f"the command that began it goes on, and leaves {WEIGHTS} there"
             )
     raise UserError(f"no adapter '{name}': looked for {WEIGHTS} in {' and '.join(map(str, candidates))}")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Tensors by name: ours, or an adapter_model.bin as DePT's authors released (read without unpickling code).
+    """Tensors by name, from our adapter.safetensors or from an adapter_model.bin as DePT's authors released them.
 
-    Raises UserError in one line for a torn or foreign file.
+    No code is unpickled. Raises UserError for a damaged or foreign file.
     """
     try:
         if (folder / WEIGHTS).is_file():
             return safetensors.torch.load_file(folder / WEIGHTS)
         weights = torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
-    except Exception as error:  # torn files make torch.load raise nearly anything
+    except Exception as error:  # damaged files make torch.load raise nearly anything
         raise UserError(f"{folder} holds no readable adapter: {first_line(error, 120)}") from error
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and is_plain(value) for name, value in weights.items()
-    ):
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not all(map(is_plain_tensor, weights.values())):
         raise UserError(
             f"{folder} holds no readable adapter: adapter_model.bin should hold {{name: tensor}} and nothing else"
         )
     return weights
 
 
-def is_plain(value: object) -> bool:
-    """Whether it is a tensor as adapters have them: dense and in memory."""
+def is_plain_tensor(value: object) -> bool:
+    """Whether it is a dense tensor in memory, as an adapter's are."""
     return (
         isinstance(value, Tensor)
         and value.layout is torch.strided
@@ -129,14 +129,17 @@ def restore_adapter(model: nn.Module, folder: Path) -> None:
         side = "lacks" if name in trainables else "has, but this method and model lack,"
         raise UserError(f"the adapter in {folder} does not fit: it {side} {name}")
     for name, parameter in trainables.items():
-        if weights[name].shape != parameter.shape:
+        stored = weights[name]
+        if stored.shape != parameter.shape:
             raise UserError(
-                f"the adapter in {folder} does not fit: {name} is {list(weights[name].shape)}, this run needs {list(parameter.shape)}"
+                f"the adapter in {folder} does not fit: {name} is {list(stored.shape)}, "
+                f"this run needs {list(parameter.shape)}"
             )
-        if not weights[name].is_floating_point():
+        if not stored.is_floating_point():
             raise UserError(
-                f"the adapter in {folder} does not fit: {name} holds {weights[name].dtype}, this run needs floating-point numbers"
+                f"the adapter in {folder} does not fit: {name} holds {stored.dtype}, "
+                "this run needs floating-point numbers"
             )
-        if not weights[name].float().isfinite().all():
+        if not stored.float().isfinite().all():
             raise UserError(f"the adapter in {folder} is damaged: {name} holds values that are not finite")
     assign_weights(trainables, weights)

@@ -1,4 +1,4 @@
-"""Who may do a run: one process at a time."""
+"""The claim on a run: one process at a time does it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ except ImportError:  # Windows
 
 
 class RunClaimed(UserError):
-    """Another process is at this run."""
+    """Another process is doing this run."""
 
 
 @contextlib.contextmanager
 def claim_run(results_dir: str, run_id: str) -> Iterator[None]:
-    """Only one process at a time does a run; a claim vanishes with its process.
+    """Inside, this process has the run. The claim is a lock on a file, so it ends with the process.
 
-    Raises RunClaimed, which names the process, where another has it, and UserError where the folder cannot be written
-    to: before an hour of training, not after it. What a killed process left half written is removed.
+    Temporary files that a killed process left are removed. Raises RunClaimed, which names the other process, where one
+    has the run, and UserError where the folder cannot be written to: before an hour of training, not after it.
     """
     path = lock_path(results_dir, run_id)
     made = [folder for folder in path.parents if not folder.exists()]
@@ -47,9 +47,8 @@ def claim_run(results_dir: str, run_id: str) -> Iterator[None]:
                     leftover.unlink(missing_ok=True)
             yield
         finally:
-            if is_same_file(
-                path, file
-            ):  # removed while it is still locked: who waits for it sees that it is no longer the one at `path`
+            # Removed while it is still locked, so that a process that waits for it sees that it is gone from `path`.
+            if is_same_file(path, file):
                 path.unlink()
             with contextlib.suppress(OSError):  # not empty: something was done there
                 for folder in made:
@@ -57,7 +56,7 @@ def claim_run(results_dir: str, run_id: str) -> Iterator[None]:
 
 
 def open_locked(path: Path, run_id: str) -> BinaryIO:
-    """The file, locked by this process. Raises RunClaimed."""
+    """Opens and locks the file. Raises RunClaimed where another process has the lock."""
     while True:
         try:
             file = open(path, "ab+", buffering=0)  # noqa: SIM115 - the claim closes it
@@ -74,9 +73,8 @@ def open_locked(path: Path, run_id: str) -> BinaryIO:
                 f"run {run_id} is being done by process {pid or 'unknown'} on host {host or 'unknown'}"
             ) from error
         except OSError as error:
-            print_status(
-                f"{path.parent} has no file locks ({error.strerror or error}): take care that no other process does {run_id}"
-            )
+            reason = error.strerror or error
+            print_status(f"{path.parent} has no file locks ({reason}): take care that no other process does {run_id}")
             return file
         if is_same_file(path, file):
             return file
@@ -84,13 +82,14 @@ def open_locked(path: Path, run_id: str) -> BinaryIO:
 
 
 def lock(file: BinaryIO) -> None:
-    """Raises BlockingIOError where another process has the lock, OSError where there are none."""
+    """Locks the file. Raises BlockingIOError where another process has the lock, OSError where there are no locks."""
     if fcntl is None:
         raise OSError(errno.ENOSYS, "no fcntl on this system")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_same_file(path: Path, file: BinaryIO) -> bool:
+    """Whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -98,7 +97,7 @@ def is_same_file(path: Path, file: BinaryIO) -> bool:
 
 
 def unfinished_files(results_dir: str, run_id: str) -> list[Path]:
-    """Temporary files of a run, which a killed process leaves."""
+    """Temporary files of a run that a killed process left."""
     record, folder = record_path(results_dir, run_id), run_folder(results_dir, run_id)
     pattern = f".{glob.escape(record.name)}.*{TEMPORARY}"
     return [*record.parent.glob(pattern), *folder.glob(f".*{TEMPORARY}")]

@@ -1,4 +1,4 @@
-"""Where a run's files lie."""
+"""The paths of a run's files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def record_path(results_dir: str, run_id: str) -> Path:
 
 
 def run_folder(results_dir: str, run_id: str) -> Path:
-    """Beside the record: the adapter, predictions.jsonl, metrics.jsonl, and checkpoints while the run is not finished."""
+    """The folder of adapter, predictions.jsonl, metrics.jsonl, and checkpoints while the run is unfinished."""
     return Path(results_dir) / "runs" / run_id
 
 

@@ -15,7 +15,7 @@ from adept.runs.layout import predictions_path
 
 
 class Prediction(BaseModel):
-    """One line. group: the question that the row belongs to, where that has several rows."""
+    """One line. group: the id of the row's question, where that has several rows."""
 
     model_config = ConfigDict(strict=True)
 
@@ -26,13 +26,12 @@ class Prediction(BaseModel):
 
     @property
     def question(self) -> str:
+        """The id of the question that the row belongs to."""
         return self.group or self.id
 
 
 def write_predictions(path: Path, examples: Sequence[Example], predictions: Sequence[str]) -> None:
-    """One line a test example: its id, the predicted string, the references, and its question where that has several
-    rows.
-    """
+    """Writes a line for each test example. Raises UserError when the disk refuses."""
     lines = [
         json.dumps(
             {"id": e.id, "prediction": p, "references": list(e.references)}

@@ -1,4 +1,4 @@
-"""Which code and which versions made a run."""
+"""The code and the package versions that made a run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "scik
 
 
 def package_version(name: str) -> str | None:
+    """The installed version; None where the package is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -22,7 +22,7 @@ Scores = dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]]
 
 
 class Part(BaseModel):
-    """Part of a file that a run writes. Keys beyond those that every reader needs may stand beside them."""
+    """Part of a file that a run writes. It names the keys that every reader needs; there may be others."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -76,10 +76,11 @@ def read_record(results_dir: str, run_id: str) -> dict | None:
 
 
 def check_record(record: Any, path: Path) -> None:
-    """Raises UserError, in one line that names the part, for what is no record of this schema."""
+    """Raises UserError for what is no record of this schema; its line names the part that is wrong."""
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UserError(
-            f"{path} is not of schema {SCHEMA}; it was written by another version of adept: use that one, or another --results_dir"
+            f"{path} is not of schema {SCHEMA}; it was written by another version of adept: "
+            "use that one, or another --results_dir"
         )
     try:
         Record.model_validate(record)
@@ -94,19 +95,18 @@ def check_record(record: Any, path: Path) -> None:
 
 
 def refuse_constant(constant: str) -> NoReturn:
-    """For json.loads(): NaN and infinity are no numbers of a record."""
+    """For json.loads(). Raises ValueError, because a record holds neither NaN nor infinity."""
     raise ValueError(f"it holds {constant}")
 
 
 def finished_record(results_dir: str, run_id: str) -> dict | None:
-    """read_record(), and removes what a process left that was killed between writing the record and tidying up."""
+    """read_record(); also removes the files of a process that was killed after it had written the record."""
     record = read_record(results_dir, run_id)
     checkpoints = [*run_folder(results_dir, run_id).glob("checkpoint*.safetensors")]
     if record is not None and (
         checkpoints or lock_path(results_dir, run_id).exists() or unfinished_files(results_dir, run_id)
     ):
-        # Where another process has the claim, it is removing them itself; where they cannot be removed, they do no
-        # harm.
+        # A process that has the claim is removing them itself. Where they cannot be removed, they do no harm.
         with contextlib.suppress(UserError, OSError), claim_run(results_dir, run_id):
             for path in checkpoints:
                 path.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def write_record(results_dir: str, record: dict) -> Path:
 
 
 def summary_line(record: dict) -> str:
-    """One line: what ran and what came out."""
+    """One line: the run, its parameters and its scores."""
 
     def scores(split: str) -> str:
         return ", ".join(f"{metric} {value:.2f}" for metric, value in record[split].items())

@@ -1,4 +1,4 @@
-"""Using what was trained."""
+"""Trained runs in use: loaded to predict."""
 
 from __future__ import annotations
 

@@ -18,16 +18,19 @@ from adept.tasks.task import Task
 from adept.training.session import Session
 
 LEAST_FULL = {"cpu": 0.9, "cuda": 0.5}
-"""The shortest row of an evaluation batch over its longest. A CPU's time goes into tokens and padding, that of a GPU
-with small batches into launches."""
+"""The least ratio of the shortest to the longest row of an evaluation batch.
+
+Padding costs time on a CPU; small batches cost time on a GPU, which then waits for kernel launches.
+"""
 
 
 def evaluate(
     session: Session, examples: list[Example], scoring: str | None = None
 ) -> tuple[dict[str, float], list[str]]:
-    """({metric: percent}, predictions in the order of `examples`, those of drawn samples repeated).
+    """({metric: percent}, predictions in the order of `examples`).
 
-    scoring: "generate" or "likelihood", in place of the config's.
+    Where several samples are drawn for an example, it has as many predictions, one after the other. scoring: "generate"
+    or "likelihood", in place of the config's.
     """
     examples = repeat_for_samples(session.task, examples)
     predictions = predict(session, examples, scoring)
@@ -38,12 +41,12 @@ def evaluate(
 
 
 def repeat_for_samples(task: Task, examples: list[Example]) -> list[Example]:
-    """Each example as often as programs are drawn for it. The metrics take its copies as one question."""
+    """Each example as often as samples are drawn for it. The metrics take the copies as one question."""
     return [example for example in examples for _ in range(task.sampling.samples if task.sampling else 1)]
 
 
 def make_answers(task: Task, examples: list[Example], predictions: list[str]) -> Answers:
-    """Predictions and references as the metrics take them."""
+    """Predictions and references in the form that the metrics take."""
     return Answers(
         predictions=predictions,
         references=[e.references for e in examples],
@@ -54,11 +57,12 @@ def make_answers(task: Task, examples: list[Example], predictions: list[str]) ->
 
 
 def compare_scoring(session: Session, examples: list[Example], test: dict[str, float], predictions: list[str]) -> dict:
-    """{"rows", "agreement" in percent, "generate" and "likelihood": {metric: percent}}: the test set scored in the
-    other way too.
+    """Evaluates the test set by the other scoring, too, and compares the predictions.
+
+    test, predictions: by the config's scoring. Returns {"rows", "agreement": percent of rows with equal predictions,
+    "generate" and "likelihood": {metric: percent}}.
     """
-    ways = ("generate", "likelihood")
-    other = ways[session.config.scoring == "generate"]
+    other = "likelihood" if session.config.scoring == "generate" else "generate"
     scores, others = evaluate(session, examples, other)
     same = sum(a == b for a, b in zip(predictions, others, strict=True))
     return {
@@ -73,24 +77,24 @@ def compare_scoring(session: Session, examples: list[Example], test: dict[str, f
 
 
 def temperature(session: Session) -> float:
-    """0: greedy."""
+    """The sampling temperature; 0 is greedy decoding."""
     return session.task.sampling.temperature if session.task.sampling else 0.0
 
 
 @torch.no_grad()
 def predict(session: Session, examples: list[Example], scoring: str | None = None) -> list[str]:
-    """The predicted string of each example, by generation or by label likelihood (--scoring, or `scoring` in its
-    place).
+    """The predicted string of each example, by generation or by label likelihood.
+
+    scoring: "generate" or "likelihood", in place of the config's.
     """
     likelihood = (scoring or session.config.scoring) == "likelihood"
     was_training = session.model.training
     session.model.eval()
-    # Equal sources get equal answers unless they are drawn: ReCoRD's row per answer is predicted once a query.
+    # Equal sources get equal predictions unless these are sampled: of ReCoRD's rows, one for each query is predicted.
     keys = [i if temperature(session) else example.source_ids for i, example in enumerate(examples)]
     distinct = list({key: i for i, key in enumerate(keys)}.values())
-    order = sorted(
-        distinct, key=lambda i: -len(examples[i].source_ids)
-    )  # longest first: memory fails early, if it does
+    # Longest first, so that too little memory shows at once.
+    order = sorted(distinct, key=lambda i: -len(examples[i].source_ids))
 
     def predict_own_rows() -> dict:
         """{key: prediction} of this process's rows."""
@@ -112,10 +116,10 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
 
 
 def evaluation_batches(order: Sequence[int], lengths: Sequence[int], session: Session) -> Iterator[list[int]]:
-    """`order`, row numbers from the longest to the shortest, in batches of at most --eval_batch_size a process and
-    without much padding.
+    """Cuts `order`, row numbers from the longest to the shortest, into batches with little padding.
 
-    Sampled rows are batched by --eval_batch_size alone, so that the samples do not depend on padding.
+    A batch has at most --eval_batch_size rows a process. lengths: of the sources, by row number. Sampled rows are
+    batched by --eval_batch_size alone, so that the samples do not depend on padding.
     """
     prompt = len(session.codec.prompt_ids)
     least = 0.0 if temperature(session) else LEAST_FULL.get(session.device.type, 0.5)
@@ -145,7 +149,7 @@ def folded(session: Session) -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_random_numbers(session: Session) -> Iterator[None]:
-    """Inside, samples are drawn by --seed alone, and drawing them does not move the training's random numbers."""
+    """Inside, samples depend on --seed alone, and drawing them does not change the training's random numbers."""
     devices = [session.device] if session.device.type == "cuda" else []
     with torch.random.fork_rng(devices, enabled=bool(temperature(session))):
         if temperature(session):
@@ -154,27 +158,29 @@ def own_random_numbers(session: Session) -> Iterator[None]:
 
 
 def generate(session: Session, batch: dict[str, Tensor]) -> list[str]:
-    """Greedy over the whole vocabulary, or sampled where the task has a temperature.
+    """Generates an answer to each source: greedily, or sampled where the task has a temperature.
 
     batch: the codec's source_batch, {"input_ids", "attention_mask"} [B, T].
     """
     tokenizer, sampling = session.codec.tokenizer, {"do_sample": False}
-    if temperature(session):  # top_k: the library's default of the time, which LoPA's protocol leaves as it is
-        drawn = session.task.sampling
-        sampling = {"do_sample": True, "temperature": drawn.temperature, "top_p": drawn.top_p, "top_k": 50}
+    if temperature(session):  # top_k: transformers' default when LoPA was published, which its protocol does not change
+        chosen = session.task.sampling
+        sampling = {"do_sample": True, "temperature": chosen.temperature, "top_p": chosen.top_p, "top_k": 50}
     output = session.model.generate(
         **batch, **sampling, num_beams=1, max_new_tokens=max_new_tokens(session), max_length=None,
-        synced_gpus=session.config.shard_model, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        synced_gpus=session.config.shard_model, pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     answer = output[:, 1:] if session.codec.encoder_decoder else output[:, batch["input_ids"].shape[1] :]
     return [session.codec.text(row) for row in answer.tolist()]
 
 
 def max_new_tokens(session: Session) -> int:
-    """--max_new_tokens. Its default with labels is one token more than the longest, since a label that goes on is
-    another string.
+    """--max_new_tokens, or its default.
 
-    Free text gets what the released code's max_length of 20 leaves it, which counts the decoder's start token.
+    With labels the default is one token more than the longest label, so that a label with a continuation is seen to be
+    another string. Free text gets one token less than FREE_TEXT_LEN: the released code's max_length of 20 counts the
+    decoder's start token.
     """
     if session.config.max_new_tokens is not None:
         return session.config.max_new_tokens
@@ -183,10 +189,10 @@ def max_new_tokens(session: Session) -> int:
 
 
 def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
-    """For each row, the label with the highest log-probability, EOS included. The source passes through the model once
-    for all labels.
+    """For each row, the label with the highest log-probability, EOS included.
 
-    batch: the codec's source_batch, {"input_ids", "attention_mask"} [B, T].
+    The source passes through the model once for all labels. batch: the codec's source_batch, {"input_ids",
+    "attention_mask"} [B, T].
     """
     labels = session.task.labels
     rows, choices = len(batch["input_ids"]), len(labels)
@@ -212,9 +218,8 @@ def causal_logits(session: Session, batch: dict[str, Tensor], targets: Tensor, c
     model, device = session.model, session.device
     mask = batch["attention_mask"].repeat_interleave(choices, dim=0)
     positions = batch["attention_mask"].cumsum(dim=1) - 1
-    last = torch.tensor(
-        [positions.shape[1] - 1], device=device
-    )  # as an index: slicing would make torch copy the head B times
+    # An index, because slicing would make torch copy the head B times.
+    last = torch.tensor([positions.shape[1] - 1], device=device)
     prefill = model(**batch, position_ids=positions.clamp(min=0), use_cache=True, logits_to_keep=last)
     prefill.past_key_values.batch_repeat_interleave(choices)
     answer = targets[:, :-1].clamp(min=0)  # the pads after EOS are predicted but not counted

@@ -1,4 +1,4 @@
-"""The training loop: runs that share one frozen model, one optimizer step of each at a time. Most often it is one run."""
+"""The training loop: optimizer steps of runs that share one frozen model. Most often there is a single run."""
 
 from __future__ import annotations
 
@@ -70,31 +70,30 @@ class Loop:
             self.open_sessions()
         most = len(self.runs)
         while self.active:
+            # Where not all fit into memory at once, they take turns: a run that has made a step goes to the end.
             together = self.active[:most]
             results = self.make_step(together)
             if results is None:
                 most = len(together) // 2
                 print_status(f"too little memory for {len(together)} runs together: {most} at a time")
                 continue
-            stepped = zip(
-                together, results, strict=True
-            )  # each goes to the end, so that all get their turn where not all fit at once
-            self.call_each((run, partial(pass_or_raise, result, run.after_step)) for run, result in stepped)
+            outcomes = zip(together, results, strict=True)
+            self.call_each((run, partial(pass_or_raise, result, run.after_step)) for run, result in outcomes)
 
     def open_sessions(self) -> None:
         """Loads the model once and gives each run its session."""
         configs = [run.config for run in self.active]
         with self.signals.interrupt_at_once(), report_out_of_memory(loading_remedies(configs[0])):
             sessions = open_sessions(configs)
-        prepared = zip(tuple(self.active), sessions, strict=True)
-        self.call_each((run, partial(pass_or_raise, session, run.prepare)) for run, session in prepared)
+        outcomes = zip(tuple(self.active), sessions, strict=True)
+        self.call_each((run, partial(pass_or_raise, session, run.prepare)) for run, session in outcomes)
 
     def make_step(self, runs: Sequence[Run]) -> list[StepResult | Exception] | None:
-        """One optimizer step of the runs together, or what it raises for each; None where several have too little
-        memory together.
+        """Makes one optimizer step of the runs together.
+
+        Returns each run's result, or the exception that ends it; None where memory does not suffice for several runs.
         """
-        inputs = [run.next_step() for run in runs]
-        stack = self.stack_of(runs)
+        inputs, stack = [run.step_input for run in runs], self.stack_of(runs)
         try:
             with report_out_of_memory(training_remedies(runs[0].config), OutOfMemoryInTraining):
                 return train_step(inputs, stack)
@@ -103,12 +102,13 @@ class Loop:
                 return [error]
         except Exception as error:
             return [error] * len(runs)
-        for step in inputs:  # of what was accumulated before memory ran out
+        for step in inputs:  # drops the gradients of the batches that did fit
             step.optimizer.zero_grad(set_to_none=True)
         release_memory(stack.device)
         return None
 
     def stack_of(self, runs: Sequence[Run]) -> Stack:
+        """The runs' stack, made once."""
         if (key := tuple(runs)) not in self.stacks:
             self.stacks[key] = Stack([run.session for run in runs])
         return self.stacks[key]
@@ -118,8 +118,8 @@ class Loop:
     def call_each(self, calls: Iterable[tuple[Run, Callable[[], None]]]) -> None:
         """Calls each run's function. A run stays active unless it is finished or its function raises.
 
-        After a signal has met one run, the others' functions are called all the same, so that each run has made the
-        same step when it is saved.
+        After a signal has ended one run, the others' functions are called all the same, so that each run has made the
+        same step when it is saved. Then the signal's exception is raised.
         """
         interruption: BaseException | None = None
         for run, function in calls:
@@ -127,26 +127,29 @@ class Loop:
             try:
                 function()
             except BaseException as error:
-                self.end(run, error)
+                error = self.end(run, error)
                 if not isinstance(error, Exception):
                     interruption = interruption or error
             else:
-                self.active += [run] if run.record is None else []
+                if run.record is None:
+                    self.active.append(run)
         if interruption is not None:
             raise interruption
 
-    def end(self, run: Run, error: BaseException) -> None:
+    def end(self, run: Run, error: BaseException) -> BaseException:
+        """Ends a run without a record. Returns its error, or what saving its training raised."""
         self.errors[run] = run.end(error)
+        return self.errors[run]
 
     def end_active(self, error: BaseException) -> None:
-        """Ends the runs that are still active; after a signal each saves its training."""
+        """Ends the runs that are still active. After a signal each saves its training."""
         while self.active:
             run = self.active.pop(0)
             self.end(run, Interrupted(error.number) if isinstance(error, Interrupted) else error)
 
 
 def pass_or_raise(value, function: Callable) -> None:
-    """function(value), or raises the value where it is an exception that stands in place of one."""
+    """Calls function(value), or raises the value where it is an exception that stands in place of one."""
     if isinstance(value, Exception):
         raise value
     function(value)

@@ -12,16 +12,15 @@ from adept.data.example import IGNORED
 from adept.models.recompute import expand_prompt_cache, prompt_cache
 
 BatchLosses = Callable[[nn.Module, dict[str, Tensor], int, int], Tensor]
-"""batch_losses(), or the same compiled."""
+"""The type of batch_losses(), plain or compiled."""
 
 
 def batch_losses(model: nn.Module, batch: dict[str, Tensor], prefix: int, runs: int) -> Tensor:
-    """[runs]: the mean loss over the target tokens of each run's rows, which are equal blocks of the batch, one after
-    the other.
+    """[runs]: the mean loss over the target tokens of each run's rows.
 
-    The first `prefix` tokens of a causal model's rows are the prompt. They are the same in each row of a run and attend
-    to nothing that follows, so their keys and values are computed once. The model's own dropout there is one draw for
-    all of a run's rows.
+    The runs' rows are equal blocks of the batch, one after the other. The first `prefix` tokens of a causal model's
+    rows are the prompt. They are the same in each row of a run and attend to nothing that follows, so their keys and
+    values are computed once. The model's own dropout there is one draw for all of a run's rows.
     """
     batch = {name: tensor for name, tensor in batch.items() if name != "shift_labels"}
     targets, labels, rows = batch.pop("targets"), batch.pop("labels"), len(batch["input_ids"]) // runs
@@ -43,10 +42,10 @@ def batch_losses(model: nn.Module, batch: dict[str, Tensor], prefix: int, runs: 
 
 
 def compiled_batch_losses(device: torch.device, grad_accum: int) -> BatchLosses:
-    """batch_losses() through torch.compile, on a GPU in one CUDA graph for each shape, so that launches do not limit a
-    step's speed.
+    """batch_losses() through torch.compile.
+
+    On a GPU there is one CUDA graph for each shape, so that kernel launches do not limit a step's speed.
     """
-    graphs = (
-        device.type == "cuda" and grad_accum == 1
-    )  # summed gradients would lie in memory that the next replay overwrites
+    # Accumulated gradients would lie in memory that the next replay of a graph overwrites.
+    graphs = device.type == "cuda" and grad_accum == 1
     return torch.compile(batch_losses, mode="reduce-overhead" if graphs else None)

@@ -1,4 +1,4 @@
-"""Out of memory, told in one line with the flags that need less."""
+"""Errors of too little memory: one line, with the options that need less."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OutOfMemoryInTraining(UserError):
 
 @contextlib.contextmanager
 def report_out_of_memory(remedies: str, kind: type[UserError] = UserError) -> Iterator[None]:
-    """Turns whatever the libraries raise when memory runs out into `kind`, with the remedies."""
+    """Turns what Python, torch, CUDA or MPS raise when memory runs out into a `kind` that names the remedies."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -35,25 +35,29 @@ def report_out_of_memory(remedies: str, kind: type[UserError] = UserError) -> It
 
 
 def release_memory(device: torch.device) -> None:
-    """Gives back what a step that ran out of memory still holds."""
+    """Frees what a step that ran out of memory still holds."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def loading_remedies(config: RunConfig) -> str:
+    """Options that need less memory while model and data are loaded."""
     half = "--precision bf16 halves the model, " if config.precision != "bf16" else ""
     return f"while loading {config.model}: {half}--model names a smaller one"
 
 
 def training_remedies(config: RunConfig) -> str:
-    """The largest smaller batch whose product with --grad_accum stays, and what else needs less."""
+    """Options that need less memory while training.
+
+    The first is the largest smaller --batch_size whose product with --grad_accum stays the same.
+    """
     remedies = []
     if config.batch_size > 1:
         parts = next(p for p in range(2, config.batch_size + 1) if config.batch_size % p == 0)
         remedies.append(
-            f"--batch_size {config.batch_size // parts} --grad_accum {config.grad_accum * parts} (now {config.batch_size} and "
-            f"{config.grad_accum}) takes as many examples a step"
+            f"--batch_size {config.batch_size // parts} --grad_accum {config.grad_accum * parts} "
+            f"(now {config.batch_size} and {config.grad_accum}) takes as many examples a step"
         )
     if config.precision != "bf16":
         remedies.append("--precision bf16 halves model and activations")
@@ -64,7 +68,11 @@ def training_remedies(config: RunConfig) -> str:
 
 
 def evaluation_remedies(config: RunConfig) -> str:
+    """Options that need less memory while evaluating."""
     if config.eval_batch_size > 1:
         smaller = f"--eval_batch_size {config.eval_batch_size // 2} (now {config.eval_batch_size})"
         return f"while evaluating: {smaller} needs less, and with it the same run goes on"
-    return f"while evaluating single rows: --max_source_len (now {config.max_source_len}) shortens them, in another run; this one goes on"
+    return (
+        f"while evaluating single rows: --max_source_len (now {config.max_source_len}) shortens them, in another run; "
+        "this one goes on"
+    )

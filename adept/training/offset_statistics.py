@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +12,7 @@ from adept.base.errors import UserError
 from adept.data.codec import pad
 from adept.data.example import Example
 from adept.models.families import input_embedding_owner
-
-if TYPE_CHECKING:
-    from adept.training.session import Session
+from adept.training.session import Session
 
 BINS = 40
 """The number of bins of a histogram of norms. Even, because neighbouring bins are merged in pairs."""
@@ -31,10 +28,7 @@ class MagnitudeStatistics:
         """width: D, the number of dimensions of a vector."""
         self.elements, self.total, self.squares = 0, 0.0, 0.0  # over the tokens of the texts
         self.positions, self.columns = 0, np.zeros(width)  # over all positions
-        self.upper_edge, self.counts = (
-            2.0**-20,
-            np.zeros(BINS, dtype=int),
-        )  # the histogram covers norms in [0, upper_edge)
+        self.upper_edge, self.counts = 2.0**-20, np.zeros(BINS, dtype=int)  # a histogram of norms in [0, upper_edge)
 
     def add(self, vectors: Tensor, is_token: Tensor, is_position: Tensor) -> None:
         """Adds a batch of vectors [B, T, D].

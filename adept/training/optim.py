@@ -12,11 +12,10 @@ from adept.config.run import RunConfig
 
 
 def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict]:
-    """One AdamW group per regex: {"params", "lr", "name"}. rates: regex over whole parameter names -> peak learning
-    rate.
+    """One AdamW group per regex: {"params", "lr", "name"}.
 
-    Raises ValueError unless the regexes partition the trainable parameters (each matched by exactly one, no regex
-    empty).
+    rates: {regex over whole parameter names: peak learning rate}. Raises ValueError unless the regexes partition the
+    trainable parameters (each parameter matches exactly one regex, and each regex matches a parameter).
     """
     groups: dict[str, list[nn.Parameter]] = {pattern: [] for pattern in rates}
     for name, parameter in model.named_parameters():

@@ -13,7 +13,7 @@ from adept.base.errors import first_line
 
 
 def random_state(device: torch.device) -> tuple[dict, dict[str, Tensor]]:
-    """(python's and numpy's generators as JSON, torch's as uint8 tensors)"""
+    """(Python's and NumPy's generators as JSON, torch's as uint8 tensors by name)."""
     name, keys, *rest = np.random.get_state()
     tensors = {"random/cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -24,15 +24,15 @@ def random_state(device: torch.device) -> tuple[dict, dict[str, Tensor]]:
 
 
 def generator_name(name: str, rank: int) -> str:
-    """Where the state of a process's generator lies: the first's under its name."""
+    """The name of a process's generator in a checkpoint; the main process's has no number."""
     return f"{name}/{rank}" if rank else name
 
 
 def restore_random_state(generators: dict, tensors: dict[str, Tensor], device: torch.device) -> None:
-    """A run that goes on elsewhere (CPU to GPU, or in more processes) keeps that device's or process's generator as its
-    seed made it.
+    """Sets the generators to a checkpoint's states. Raises ValueError for what is no state of a generator.
 
-    Raises ValueError for what is none.
+    A device or process of which the checkpoint holds no generator (a run that moves from CPU to GPU, or to more
+    processes) keeps the generator that the seed made.
     """
     own = {
         kind: tensors[name]

@@ -40,7 +40,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class CheckpointError(Exception):
-    """Why a file is no checkpoint of this run."""
+    """A file is no checkpoint of this run. Its text says why and follows the file's path."""
 
 
 class Checkpoints:
@@ -57,27 +57,29 @@ class Checkpoints:
             "model_revision": getattr(session.model.config, "_commit_hash", None),
         }
         self.saved = time.monotonic()
-        self.damaged = False  # the newest, so that the one before is still the last good one
+        self.damaged = False  # whether `newest` is damaged, so that `previous` must not be overwritten with it
 
     def due(self, state: TrainState) -> bool:
+        """Whether --save_every or the clock asks for a checkpoint now."""
         every = self.session.config.save_every
         if not every or not state.step:
             return False
         return state.step % every == 0 or time.monotonic() - self.saved > SAVE_SECONDS
 
     def save(self, state: TrainState) -> None:
-        """Writes the newest checkpoint and keeps the one before. Raises UserError when the disk refuses. Before the
-        first step: nothing.
+        """Writes a checkpoint and keeps the one before it. Before the first step it does nothing.
+
+        Raises UserError when the disk refuses.
         """
         if not state.step:
             return
         generators, own = random_state(self.session.device)
-        everyones = distributed.gather_objects(lambda: own)
-        distributed.on_main_process(lambda: self.write(state, generators, everyones))
+        of_all = distributed.gather_objects(lambda: own)
+        distributed.on_main_process(lambda: self.write(state, generators, of_all))
         self.saved = time.monotonic()
 
-    def write(self, state: TrainState, generators: dict, everyones: list[dict[str, Tensor]]) -> None:
-        """generators: random_state() of python's and numpy's; everyones: that of torch's, of each process."""
+    def write(self, state: TrainState, generators: dict, torch_generators: list[dict[str, Tensor]]) -> None:
+        """Writes the file. generators, torch_generators: random_state(), the latter of each process."""
         if self.metrics.exists():
             with report_disk_errors(self.metrics), self.metrics.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -85,7 +87,9 @@ class Checkpoints:
         best = {name: value for name, value in state.best.items() if name != "weights"}
         fields = {name: getattr(state, name) for name in StoredState.model_fields} | {"best": best}
         tensors = {
-            generator_name(name, rank): value for rank, values in enumerate(everyones) for name, value in values.items()
+            generator_name(name, rank): value
+            for rank, values in enumerate(torch_generators)
+            for name, value in values.items()
         }
         tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
         for name, parameter in self.session.trainables.items():
@@ -101,11 +105,10 @@ class Checkpoints:
         self.damaged = False
 
     def load(self) -> TrainState:
-        """Puts parameters, optimizer, random generators and metrics.jsonl back to the newest good checkpoint and
-        returns its state.
+        """Restores parameters, optimizer, random generators and metrics.jsonl from the newest good checkpoint.
 
-        A fresh state where there is no checkpoint. Raises UserError when there are some but none is of this run, whole
-        and readable.
+        Returns its state, or a fresh one where there is no checkpoint. Raises UserError where there are checkpoints,
+        but none that is complete, readable and of this run.
         """
         state, problems = TrainState(), []
         for path in (self.newest, self.previous):
@@ -117,25 +120,19 @@ class Checkpoints:
                 problems.append(f"{path} {error}")
                 continue
             self.damaged = bool(problems)
-            print_status(
-                "; ".join(
-                    [
-                        *problems,
-                        f"{self.identity['run_id']} goes on from step {state.step} of {self.session.config.steps}",
-                    ]
-                )
-            )
+            line = f"{self.identity['run_id']} goes on from step {state.step} of {self.session.config.steps}"
+            print_status("; ".join([*problems, line]))
             break
         else:
             if problems:
                 raise UserError(f"{'; '.join(problems)}; remove {self.newest.parent} to start the run over")
-        if distributed.RANK == 0 and self.metrics.exists():  # later lines come again
+        if distributed.RANK == 0 and self.metrics.exists():  # later lines will be written again
             with report_disk_errors(self.metrics):
                 os.truncate(self.metrics, min(state.logged, self.metrics.stat().st_size))
         return state
 
     def read(self, path: Path) -> TrainState:
-        """One checkpoint, into the session and the optimizer. Raises CheckpointError before a parameter is changed."""
+        """Loads a checkpoint into session and optimizer. Raises CheckpointError before a parameter is changed."""
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -173,18 +170,20 @@ class Checkpoints:
         return state
 
     def remove(self) -> None:
-        """For when the record is written."""
+        """Removes the checkpoints. To be called when the record is written."""
         for path in (self.newest, self.previous):
             path.unlink(missing_ok=True)
 
 
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def parse_text(text: str) -> dict:
-    """A checkpoint's JSON: whose it is, "code", "state" and "random". Raises CheckpointError where it is not what
-    `save` writes.
+    """A checkpoint's JSON: the run's identity, "code", "state" and "random".
+
+    Raises CheckpointError where it is not what Checkpoints.write() writes.
     """
     try:
         stored = json.loads(text)
@@ -203,26 +202,30 @@ def parse_text(text: str) -> dict:
 
 
 def tensor_specs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """{name: (dtype, shape)}"""
     return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def expected_specs(
     trainables: Mapping[str, Tensor], tensors: Mapping[str, Tensor], best: bool
 ) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """{name: (dtype, shape)} that the tensors of a checkpoint must have. What may differ between two is taken from
-    `tensors`: the number of losses, the devices with random generators, and which parameters have had a gradient."""
-    expected = {name: kind for name, kind in tensor_specs(tensors).items() if name.startswith("random/")}
+    """{name: (dtype, shape)} that the tensors of a checkpoint must have.
+
+    What may differ between checkpoints is taken from `tensors`: the number of losses, the devices with random
+    generators, and which parameters have had a gradient. best: whether there are best weights.
+    """
+    expected = {name: spec for name, spec in tensor_specs(tensors).items() if name.startswith("random/")}
     expected["random/cpu"] = tensor_specs({"": torch.get_rng_state()})[""]
     expected["losses"] = (torch.float64, (tensors["losses"].numel() if "losses" in tensors else 0,))
-    for name, kind in tensor_specs(trainables).items():
-        moments = {f"optimizer/{key}/{name}": (torch.float32, ()) if key == "step" else kind for key in MOMENTS}
-        expected |= {f"weights/{name}": kind} | ({f"best/{name}": kind} if best else {})
+    for name, spec in tensor_specs(trainables).items():
+        moments = {f"optimizer/{key}/{name}": (torch.float32, ()) if key == "step" else spec for key in MOMENTS}
+        expected |= {f"weights/{name}": spec} | ({f"best/{name}": spec} if best else {})
         expected |= moments if moments.keys() & tensors.keys() else {}
     return expected
 
 
 def checksum(tensors: dict[str, Tensor], text: str) -> str:
-    """CRC-32 of names, values and text: what a disk lost in the middle of a file shows."""
+    """CRC-32 of names, values and text. It shows damage in the middle of a file."""
     total = zlib.crc32(text.encode())
     for name in sorted(tensors):
         total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), zlib.crc32(name.encode(), total))
@@ -232,8 +235,9 @@ def checksum(tensors: dict[str, Tensor], text: str) -> str:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, trainables: dict[str, Tensor], tensors: dict[str, Tensor]
 ) -> None:
-    """tensors: {"<key>/<parameter's name>": value}. The groups and their rates stay: the config and the step decide
-    them.
+    """Puts AdamW's moments back. tensors: {"<key>/<parameter's name>": value}.
+
+    Groups and rates stay as they are: the config and the step decide them.
     """
     numbers = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     state: dict[int, dict[str, Tensor]] = {}

@@ -32,7 +32,7 @@ from adept.training.signals import Interrupted, Signals
 from adept.training.step import StepInput, StepResult, next_step_input
 
 StoppingRule = Callable[[int, list[dict]], bool]
-"""Asked after each evaluation but the last with (step, history): whether the run is to be left unfinished."""
+"""Called with (step, history) after each evaluation but the last. True: the run stops and is left unfinished."""
 
 
 class EarlyStopped(Exception):
@@ -40,8 +40,9 @@ class EarlyStopped(Exception):
 
 
 class SharedData:
-    """Data of runs that are trained together, loaded and tokenised once. Only --few_shot's draw differs from run to
-    run.
+    """Data of runs that are trained together, loaded and tokenised once.
+
+    Such runs have equal data, except that --few_shot draws other rows for another --seed.
     """
 
     def __init__(self):
@@ -50,6 +51,7 @@ class SharedData:
 
     @staticmethod
     def draw(config: RunConfig) -> int | None:
+        """The seed of the rows that --few_shot draws, None where it draws none."""
         return config.seed if config.few_shot else None
 
     def load(self, config: RunConfig) -> Data:
@@ -70,9 +72,9 @@ class SharedData:
 class Run:
     """One run: its claim, data, session, optimizer, progress, checkpoints and display.
 
-    The loop calls, in this order: claim(); prepare(session) unless the run is finished; then next_step() and
-    after_step(result) until it is finished. Any of them may raise; the loop then calls end(error), which saves the
-    training where it is whole and releases the claim. `record` is set when the run is finished.
+    The loop calls claim(); then prepare(session), unless the run is finished; then after_step() with the result of the
+    step on `step_input`, until the run is finished. `record` is then set. Each of them may raise; the loop then calls
+    end(error), which saves the training where it is complete and releases the claim.
     """
 
     def __init__(
@@ -80,18 +82,19 @@ class Run:
     ):
         self.config, self.task = config, task_of(config)
         self.signals, self.shared, self.should_stop = signals, shared, should_stop
-        self.resources = contextlib.ExitStack()
+        self.resources = contextlib.ExitStack()  # the claim, and in it `display`
+        self.display = contextlib.ExitStack()  # the tracker and the thread that makes batches
         self.folder = run_folder(config.results_dir, config.run_id)
         self.record: dict | None = None
-        self.checkpoints: Checkpoints | None = None  # there from prepare() on
-        self.step_input: StepInput | None = None  # of the step that is being made
+        self.checkpoints: Checkpoints | None = None  # set when the training can be saved
+        self.step_input: StepInput | None = None
 
     # From the claim to the first step
 
     def claim(self) -> None:
-        """Takes the run for this process and loads its rows; a finished run's record is taken as it is.
+        """Claims the run for this process and loads its rows; or reads the record where the run is finished.
 
-        Raises RunClaimed when another process has it, UserError for data that cannot be read.
+        Raises RunClaimed when another process has the run, UserError for data that cannot be read.
         """
         results_dir, run_id = self.config.results_dir, self.config.run_id
         self.record = distributed.on_main_process(lambda: finished_record(results_dir, run_id))
@@ -109,7 +112,7 @@ class Run:
             self.shared.load(self.config)
 
     def prepare(self, session: Session) -> None:
-        """Makes optimizer and display, and goes on from the last checkpoint, if there is one."""
+        """Makes optimizer and tracker, restores the last checkpoint if there is one, and goes on to the next step."""
         config = self.config
         self.session, self.device = session, session.device
         with self.signals.interrupt_at_once():
@@ -129,11 +132,12 @@ class Run:
         trained = sum(p.numel() for p in session.trainables.values())
         total = sum(p.numel() for p in session.model.parameters())
         tracker = make_tracker(config, self.folder, self.groups, (trained, total), self.state.step)
-        self.tracker = self.resources.enter_context(tracker)
+        self.resources.push(self.display)
+        self.tracker = self.display.enter_context(tracker)
         self.checkpoints = checkpoints
         skip = self.state.step * config.grad_accum
         self.batches = training_batches(session.codec, self.data.train, config, skip=skip)
-        self.resources.callback(self.batches.close)
+        self.display.callback(self.batches.close)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         session.model.train()
@@ -141,21 +145,9 @@ class Run:
 
     # Steps
 
-    def next_step(self) -> StepInput:
-        """The input of the next optimizer step; the same again until after_step() has been called."""
-        if self.step_input is None:
-            started = time.perf_counter()
-            self.step_input = next_step_input(
-                self.session, self.optimizer, self.batches, self.multiplier(self.state.step)
-            )
-            self.waited = time.perf_counter() - started
-        return self.step_input
-
     def after_step(self, result: StepResult) -> None:
-        """Takes the result of the step that next_step() began; then logs, evaluates, saves, stops or finishes where
-        that is due.
-        """
-        state, batches, self.step_input = self.state, self.step_input.batches, None
+        """Counts the step on `step_input`; then logs, evaluates, saves, stops or finishes where that is due."""
+        state, batches = self.state, self.step_input.batches
         state.unread.append((state.step, result.loss, [name for batch in batches for name in batch.ids]))
         state.step += 1
         state.tokens += sum(batch.tokens for batch in batches)
@@ -165,8 +157,9 @@ class Run:
         self.between_steps()
 
     def between_steps(self) -> None:
-        """What is due after `state.step` steps. Raises Interrupted for a signal, EarlyStopped where the stopping rule
-        says so.
+        """Does what is due after `state.step` steps, then finishes the run or makes the input of its next step.
+
+        Raises Interrupted for a signal, EarlyStopped where the stopping rule says so.
         """
         config, state = self.config, self.state
         last = state.step == config.steps
@@ -184,6 +177,15 @@ class Run:
         self.signals.check(signal)
         if last:
             self.finish()
+        else:
+            self.make_step_input()
+
+    def make_step_input(self) -> None:
+        """Waits for the next step's batches."""
+        started = time.perf_counter()
+        multiplier = self.multiplier(self.state.step)
+        self.step_input = next_step_input(self.session, self.optimizer, self.batches, multiplier)
+        self.waited = time.perf_counter() - started
 
     def log_losses(self) -> None:
         """Shows the mean loss since the last call."""
@@ -212,9 +214,7 @@ class Run:
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Inside, a signal interrupts at once, because an evaluation changes nothing of the training but the time it
-        took.
-        """
+        """Inside, a signal interrupts at once: an evaluation changes nothing of the training but the time it took."""
         started = time.perf_counter()
         remedies = evaluation_remedies(self.config)
         with self.signals.interrupt_at_once(), report_out_of_memory(remedies, OutOfMemoryInEvaluation):
@@ -234,6 +234,7 @@ class Run:
             if self.config.compare_scoring:
                 agreement = compare_scoring(self.session, self.data.test, test, predictions)
         self.tracker.finish(self.state.best, test)
+        self.display.close()
         timing = self.state.timing() | {"test_examples_per_second": len(predictions) / seconds}
         self.record = distributed.on_main_process(lambda: self.publish(test, predictions, timing, agreement))
         self.resources.close()
@@ -261,20 +262,25 @@ class Run:
         return record
 
     def end(self, error: BaseException) -> BaseException:
-        """Ends the run without a record: saves the training where `error` came between two steps, and releases the
-        claim.
+        """Ends the run without a record: saves the training where it is complete, and releases the claim.
 
-        Returns the error, with the step that is saved in its text; or what saving raised.
+        Returns the error, whose text then names the step that is saved; or what saving raised.
         """
         try:
             self.save_training(error)
-        except Exception as failure:
+        except BaseException as failure:
             error = failure
-        self.resources.__exit__(type(error), error, error.__traceback__)  # the display is told of the error
+        try:
+            self.resources.__exit__(type(error), error, error.__traceback__)  # the tracker shows that the run failed
+        except BaseException as failure:
+            error = failure
         return error
 
     def save_training(self, error: BaseException) -> None:
-        """Writes a checkpoint for errors that come between two steps, so that the state is whole."""
+        """Writes a checkpoint after an error that comes between two steps, when the training is complete.
+
+        Raises UserError when the disk refuses, or for a loss that is not finite.
+        """
         if self.checkpoints is None or not isinstance(error, (Interrupted, EarlyStopped, OutOfMemoryInEvaluation)):
             return
         self.state.read_losses(self.optimizer)

@@ -14,8 +14,9 @@ from adept.training.state import TrainState
 
 
 def make_record(session: Session, data: Data, param_groups: dict, state: TrainState, test: dict, timing: dict) -> dict:
-    """The record, as adept/runs/record.py and its readers know it. "notes" says where the run differs from the paper's
-    data.
+    """The record of a finished run (adept/runs/record.py). "notes" says where the data differ from the paper's.
+
+    param_groups: {regex: {"lr", "params"}}; test: {metric: percent}; timing: {name: seconds or a rate}.
     """
     config, task = session.config, session.task
     notes = []
@@ -53,13 +54,14 @@ def make_record(session: Session, data: Data, param_groups: dict, state: TrainSt
 
 
 def describe_device(device: torch.device) -> str:
+    """The GPU's name, or the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: allocated on the GPU, or resident in this process."""
+    """The peak memory in bytes: allocated on the GPU, or resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

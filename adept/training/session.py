@@ -55,11 +55,10 @@ class Session:
 
     @property
     def shared_prefix(self) -> int:
-        """Tokens at the beginning of each training row that have the same states in all of them: a causal model's
-        prompt.
+        """The length of a causal model's prompt, whose states are the same in all training rows; 0 where they are not.
 
-        A sharded model computes it with every row: FSDP gathers a block's weights for the gradient of its output, not
-        of its cache.
+        A sharded model computes the prompt with every row, because FSDP gathers a block's weights for the gradient of
+        its output, not of its cache.
         """
         return 0 if self.codec.encoder_decoder or self.config.shard_model else len(self.codec.prompt_ids)
 
@@ -69,7 +68,10 @@ class Session:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU where there is one. Raises UserError for one that cannot compute here."""
+    """The device of that name; "auto" is the GPU where there is one.
+
+    Raises UserError for a device that cannot compute here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -104,11 +106,12 @@ def open_session(config: RunConfig) -> Session:
 
 
 def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
-    """Sessions of runs of one model. It is loaded once: each session has its own copy of the modules and shares the
-    frozen weights.
+    """Sessions of runs of one model, which is loaded once.
 
-    A run whose method cannot be applied gets a UserError in place of its session. Raises UserError for a model that
-    cannot be loaded.
+    Each session has its own copy of the modules and shares the frozen weights. A run whose method cannot be applied
+    gets a UserError in place of its session.
+
+    Raises UserError for a model that cannot be loaded.
     """
     first = configs[0]
     for config in configs:
@@ -138,10 +141,9 @@ def value_or_user_error(function, *arguments):
 
 
 def open_session_on(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
-    """open_session() with a model and a tokenizer at hand. Every parameter of the model is frozen; it is changed in
-    place.
+    """open_session() with a model and a tokenizer that are loaded already.
 
-    device: in place of the config's.
+    Every parameter of the model is frozen, and the model is changed in place. device: in place of the config's.
     """
     return prepare_model(config, apply_method(config, model, tokenizer), tokenizer, device)
 
@@ -150,7 +152,8 @@ def check_processes(config: RunConfig) -> None:
     """Raises UserError for what cannot be done in this number of processes."""
     if distributed.WORLD > 1 and ":" in config.device:
         raise UserError(
-            f"--device {config.device} is one device, but torchrun started {distributed.WORLD} processes: --device cuda gives each its own"
+            f"--device {config.device} is one device, but torchrun started {distributed.WORLD} processes: "
+            "--device cuda gives each its own"
         )
     if config.shard_model and distributed.WORLD == 1:
         raise UserError(
@@ -164,14 +167,15 @@ def require_code_permission(config: RunConfig, task: Task) -> None:
     """Raises UserError where scoring would run programs that nobody permitted."""
     if task.runs_code and not config.allow_code_execution:
         raise UserError(
-            f"task '{task.name}' is scored by running programs that a model wrote: add --allow_code_execution to permit it "
-            "(adept/metrics/sandbox confines them)"
+            f"task '{task.name}' is scored by running programs that a model wrote: add --allow_code_execution to "
+            "permit it (adept/metrics/sandbox confines them)"
         )
 
 
 def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
-    """Seeds everything and puts the method's parameters into the frozen model. Raises UserError where task and model do
-    not fit.
+    """Seeds all random generators and puts the method's parameters into the frozen model.
+
+    Raises UserError where task and model do not fit.
     """
     task = task_of(config)
     require_code_permission(config, task)
@@ -184,7 +188,7 @@ def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
 
 
 def prepare_model(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
-    """The session of an adapted model: in its precision, on its device, with the codec of its task."""
+    """Casts the adapted model to its precision, moves it to its device, and adds the codec of its task."""
     device = device or pick_device(config.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     if config.precision == "bf16":
@@ -230,6 +234,6 @@ def check_positions(config: RunConfig, model: nn.Module, codec: Codec) -> None:
     total, limit = len(codec.prompt_ids) + config.max_source_len + answer_len, max_positions(model)
     if limit is not None and total > limit:
         raise UserError(
-            f"--prompt_len {len(codec.prompt_ids)} + --max_source_len {config.max_source_len} + {answer_len} target tokens "
-            f"exceed the model's {limit} positions"
+            f"--prompt_len {len(codec.prompt_ids)} + --max_source_len {config.max_source_len} + {answer_len} target "
+            f"tokens exceed the model's {limit} positions"
         )

@@ -13,10 +13,9 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the run between two steps or within an evaluation. Its text is the line a user sees.
+    """A signal ended the run between two steps or within an evaluation. Its text is the line that a user sees.
 
-    code: the exit code by which a shell knows the signal, 128 + its number (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1 on
-    Linux).
+    code: the exit code that a shell expects, 128 + the signal's number (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1 on Linux).
     """
 
     def __init__(self, number: int):
@@ -25,33 +24,36 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """As a context manager: a signal waits for the next check(), or raises Interrupted at once inside
-    interrupt_at_once().
+    """A context manager inside which a signal waits for the next check(), which raises Interrupted.
 
-    Leaving it raises Interrupted for a signal that is still waiting. A second Ctrl-C raises KeyboardInterrupt where it
-    comes. Only the main thread can catch signals: in others this does nothing. A signal that the process was told to
-    ignore (nohup) stays ignored.
+    Inside interrupt_at_once() it does not wait. On leaving the context, a signal that still waits raises Interrupted. A
+    second Ctrl-C raises KeyboardInterrupt wherever the program is. Only the main thread can catch signals; in other
+    threads this does nothing. A signal that the process ignores (nohup) stays ignored.
     """
 
     def __init__(self):
         self.received: int | None = None
         self.immediate = False
-        self.before: dict[int, object] = {}
+        self.previous_handlers: dict[int, object] = {}
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
             for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: not Python's to put back
-                    self.before[number] = signal.signal(number, self.handle)
+                if signal.getsignal(number) not in (
+                    signal.SIG_IGN,
+                    None,
+                ):  # None: Python did not set it and cannot restore it
+                    self.previous_handlers[number] = signal.signal(number, self.handle)
         return self
 
     def __exit__(self, kind, *_):
-        for number, handler in self.before.items():
+        for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
         if kind is None:
             self.check()
 
     def handle(self, number: int, _) -> None:
+        """The signal handler."""
         again, self.received = self.received is not None, number
         if self.immediate:
             self.check()
@@ -61,15 +63,18 @@ class Signals:
     def check(self, agreed: int = 0) -> None:
         """Raises Interrupted if a signal came.
 
-        agreed: the signal that several processes have agreed on. They stop together: for this one, not for what came to
-        one of them since.
+        agreed: of several processes, the signal that all of them know (0: none). They must stop at the same step, so a
+        signal that only one of them knows waits.
         """
         if number := self.received if distributed.WORLD == 1 else agreed:
             raise Interrupted(number)
 
     @contextlib.contextmanager
     def interrupt_at_once(self) -> Iterator[None]:
-        """For work that can be broken off anywhere, unless other processes take part in it."""
+        """Inside, a signal raises Interrupted at once, except where several processes work together.
+
+        For work that can be broken off anywhere.
+        """
         self.immediate = distributed.WORLD == 1
         try:
             self.check()

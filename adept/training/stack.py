@@ -17,11 +17,11 @@ from adept.training.session import Session
 
 
 def join_batches(batches: Sequence[dict[str, Tensor]], prefixes: Sequence[int]) -> dict[str, Tensor]:
-    """Batches of the codec's, with "targets" [1] each -> one, of equal blocks of rows, padded to the widest.
+    """Joins one batch of each run into one batch of equal blocks of rows, padded to the widest.
 
-    prefixes: tokens of each batch's shared prompt. Shorter ones are padded on the left, so that all end in one column;
-    "position_ids" then say where a row begins. A batch with fewer rows than another repeats its last one without
-    labels.
+    batches: Batch.inputs. prefixes: the length of each batch's shared prompt. Shorter prompts are padded on the left,
+    so that all end in the same column, and "position_ids" then say where a row begins. Where a batch has fewer rows
+    than another, its last row is repeated without labels.
     """
     if len(batches) == 1:
         return batches[0]
@@ -36,17 +36,13 @@ def join_batches(batches: Sequence[dict[str, Tensor]], prefixes: Sequence[int]) 
     if any(lead):
         whole["position_ids"] = (whole["attention_mask"].cumsum(1) - 1).clamp(min=0)
     if "logits_to_keep" in batches[0]:
-        places = [batch["logits_to_keep"] + left for left, batch in zip(lead, batches, strict=True)]
-        whole["logits_to_keep"] = torch.cat(places).unique()
-        columns, count = (
-            [torch.searchsorted(whole["logits_to_keep"], place) for place in places],
-            len(whole["logits_to_keep"]),
-        )
+        kept = [batch["logits_to_keep"] + left for left, batch in zip(lead, batches, strict=True)]
+        whole["logits_to_keep"] = torch.cat(kept).unique()
+        columns = [torch.searchsorted(whole["logits_to_keep"], own) for own in kept]
+        count = len(whole["logits_to_keep"])
     else:
-        columns, count = (
-            [torch.arange(batch["labels"].shape[1]) for batch in batches],
-            max(b["labels"].shape[1] for b in batches),
-        )
+        columns = [torch.arange(batch["labels"].shape[1]) for batch in batches]
+        count = max(batch["labels"].shape[1] for batch in batches)
     labels = torch.full((len(batches), rows, count), IGNORED)
     for part, column, batch in zip(labels, columns, batches, strict=True):
         part[: len(batch["labels"]), column] = batch["labels"]
@@ -77,8 +73,9 @@ OWN_OPTIONS = {
 
 
 def stack_key(config: RunConfig) -> tuple | None:
-    """Runs of equal keys can be stacked: they agree in model, data, batches and arithmetic. None: the run is to be
-    alone.
+    """Runs of equal keys can be stacked: they agree in model, data, batches and arithmetic.
+
+    None for a run that must be trained alone.
     """
     if not config.method_options.stacks or not config.steps:
         return None
@@ -87,7 +84,7 @@ def stack_key(config: RunConfig) -> tuple | None:
 
 
 class StackedEmbedding(nn.Module):
-    """The input embeddings of several runs: equal blocks of rows, one a run, pass through one each."""
+    """The input embeddings of several runs: each of equal blocks of rows passes through its own run's."""
 
     def __init__(self, hooks: Sequence[PromptedEmbedding]):
         super().__init__()
@@ -99,12 +96,15 @@ class StackedEmbedding(nn.Module):
         return self.hooks[0].weight
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids [R * B, T], the prompt's ids being those of the row's run -> embeddings [R * B, T, D]."""
+        """ids [R * B, T], with the prompt ids of each row's own run -> embeddings [R * B, T, D]."""
         return torch.cat([hook(block) for hook, block in zip(self.hooks, ids.chunk(len(self.hooks)), strict=True)])
 
 
 class Stack:
-    """Runs whose batches are computed together: sessions on light copies of one model. A single run is a stack of one."""
+    """Runs whose batches are computed together. Their sessions share one model's weights.
+
+    A single run is a stack of one.
+    """
 
     def __init__(self, sessions: Sequence[Session]):
         self.sessions = tuple(sessions)
@@ -117,7 +117,7 @@ class Stack:
             self.owner, self.embedding = input_embedding_owner(first.model), StackedEmbedding(self.hooks)
 
     def losses(self, batches: Sequence[dict[str, Tensor]]) -> Tensor:
-        """One batch of each run, on the host -> [R], the mean loss over each run's target tokens."""
+        """One batch of each run, on the host -> [R], each run's mean loss over its target tokens."""
         first = self.sessions[0]
         batch = join_batches(batches, [session.shared_prefix for session in self.sessions])
         if self.device.type == "cuda":

@@ -25,22 +25,22 @@ class TrainState:
     best: dict = field(default_factory=dict)
     """{"step", "validation", "weights"}; empty before the first evaluation."""
     losses: list[float] = field(default_factory=list)
-    """Of each step since the last evaluation."""
+    """The loss of each step since the last evaluation."""
     shown: int = 0
-    """So many of the losses are in metrics.jsonl."""
+    """The number of `losses` that are in metrics.jsonl."""
     unread: list[tuple[int, Tensor, list[str]]] = field(default_factory=list)
     """(step, loss, example ids) of the newest steps, on the device: reading each loss would stall a GPU."""
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     examples: int = 0
     tokens: int = 0
-    """Of the examples, padding left out."""
+    """Tokens of these examples, without padding."""
     logged: int = 0
-    """Bytes of metrics.jsonl."""
+    """The length of metrics.jsonl in bytes."""
     resumed: list[dict] = field(default_factory=list)
     """{"step", "git", "dirty"}: where the run was resumed, and the code until there."""
     stacked: int = 1
-    """The most runs that were computed together with it, itself included."""
+    """The largest number of runs that were computed together, this one included."""
 
     @property
     def evaluated(self) -> bool:
@@ -48,7 +48,7 @@ class TrainState:
         return bool(self.history) and self.history[-1]["step"] == self.step
 
     def timing(self) -> dict[str, float]:
-        """The record's "timing". Only steps that are in the result count, not those that a killed process lost."""
+        """The record's "timing". Steps that a killed process lost do not count."""
         per_second = 1 / self.train_seconds if self.train_seconds else 0.0
         return {
             "train_seconds": self.train_seconds,
@@ -59,8 +59,9 @@ class TrainState:
         }
 
     def read_losses(self, optimizer: torch.optim.Optimizer | None) -> None:
-        """Takes the unread losses off the device. Raises UserError at the first that is not finite, with step, rates
-        and example ids.
+        """Copies the unread losses from the device to `losses`.
+
+        Raises UserError for the first that is not finite, with step, rates and example ids.
         """
         if not self.unread:
             return
@@ -89,7 +90,7 @@ class StoredBest(Part):
 class StoredState(Part):
     """TrainState's fields that a checkpoint holds as JSON.
 
-    The losses and the best weights are tensors of it. No loss is unread when a checkpoint is written.
+    The losses and the best weights are among the checkpoint's tensors. No loss is unread when it is written.
     """
 
     step: Count

@@ -35,14 +35,14 @@ class StepInput:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a run's optimizer step came to."""
+    """The result of a run's optimizer step."""
 
     loss: Tensor
-    """The mean of its batches', on the device: reading it would stall a GPU."""
+    """The mean loss of its batches, on the device: reading it would stall a GPU."""
     seconds: float
-    """The run's share of the step."""
+    """The run's share of the step's time."""
     runs: int
-    """How many runs were computed together."""
+    """The number of runs that were computed together."""
 
 
 def next_step_input(
@@ -53,15 +53,14 @@ def next_step_input(
 
 
 def optimized_parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """What the optimizer updates, in its order."""
+    """The parameters that the optimizer updates, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def train_step(inputs: Sequence[StepInput], stack: Stack | None = None) -> list[StepResult]:
-    """One optimizer step of each run, in forward passes of all together.
+    """Makes one optimizer step of each run, with forward passes for all runs together.
 
-    The runs must agree in grad_accum, precision and what else the model's arithmetic depends on. stack: the runs' own,
-    where it is at hand.
+    The runs' stack_key()s must be equal. stack: of the same runs, if it has been made already.
     """
     started = time.perf_counter()
     stack = stack or Stack([step.session for step in inputs])

@@ -53,7 +53,7 @@ def test_a_claimed_run_is_not_run_twice_and_a_dead_claim_is_taken_over(make_conf
     other = holder(config.run_id)
     line = f"run {config.run_id} is being done by process {other.pid} on host {platform.node()}"
     with monkeypatch.context() as patch, pytest.raises(RunClaimed, match=f"^{line}$"):
-        patch.setattr(loop, "complete", lambda *_: pytest.fail("ran"))
+        patch.setattr("adept.training.run.load_data", lambda *_: pytest.fail("ran"))
         run(config)
     flags = [
         "--task=rte",
@@ -64,7 +64,7 @@ def test_a_claimed_run_is_not_run_twice_and_a_dead_claim_is_taken_over(make_conf
         "--max_source_len=64",
         "--prompt_len=9",
     ]
-    places = [f"--{name}={getattr(config, name)}" for name in ("model", "data_dir", "results_dir")]
+    places = [f"--{name}={config.get(name)}" for name in ("model", "data_dir", "results_dir")]
     assert train.main([*flags, *places]) == 2
     assert capsys.readouterr().err == f"error: {line}\n"
     assert runs_of(config) == [f".{config.run_id}.lock"]
@@ -78,8 +78,10 @@ def test_a_claimed_run_is_not_run_twice_and_a_dead_claim_is_taken_over(make_conf
 def test_a_run_that_another_process_finished_meanwhile_is_not_run(make_config, monkeypatch):
     config = make_config("t5", "pt")
     record = run(config)
-    monkeypatch.setattr(results, "finished", lambda *_: None)  # the look before the claim came too early
-    monkeypatch.setattr(loop, "complete", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(
+        "adept.training.run.finished_record", lambda *_: None
+    )  # the look before the claim came too early
+    monkeypatch.setattr("adept.training.run.load_data", lambda *_: pytest.fail("ran again"))
     assert run(config) == record
     assert runs_of(config) == [config.run_id, f"{config.run_id}.json"]
 
@@ -102,7 +104,7 @@ def test_a_lock_whose_file_was_removed_is_taken_anew(tmp_path, monkeypatch):
             path.unlink()
         original(file)
 
-    monkeypatch.setattr(results, "lock", late)
+    monkeypatch.setattr("adept.runs.claim.lock", late)
     with claim_run(str(tmp_path), "a"):
         assert len(tries) == 2 and path.exists()
         with pytest.raises(RunClaimed), claim_run(str(tmp_path), "a"):
@@ -122,7 +124,7 @@ def test_without_locks_it_is_said_and_the_run_goes_on(make_config, monkeypatch, 
     def none(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(results, "lock", none)
+    monkeypatch.setattr("adept.runs.claim.lock", none)
     config = make_config("t5", "pt")
     assert run(config)["status"] == "completed"
     assert "has no file locks (No locks available): take care that no other process does" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def tracked(tmp_path):
     config = resolve({"task": "mrpc", "method": "adept", "steps": 20})
     mirror = Recorder()
     return (
-        Tracker(config, tmp_path / "run", dict.fromkeys(METHODS["adept"].lrs), mirror),
+        Tracker(config, tmp_path / "run", dict.fromkeys(METHODS["adept"].rates), mirror),
         mirror,
         tmp_path / "run" / "metrics.jsonl",
     )
@@ -74,7 +74,7 @@ def test_a_failed_run_closes_its_mirror_as_failed_and_keeps_its_lines(tracked):
 def test_a_run_that_goes_on_adds_to_its_log_and_its_bar(tmp_path):
     config = resolve({"task": "mrpc", "method": "pt", "steps": 20})
     for start in (0, 10):
-        with Tracker(config, tmp_path, dict.fromkeys(METHODS["pt"].lrs), Recorder(), start) as tracker:
+        with Tracker(config, tmp_path, dict.fromkeys(METHODS["pt"].rates), Recorder(), start) as tracker:
             assert tracker.bar.n == start
             tracker.step(start + 10, 0.5, {r".*\.prompt": 0.3})
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [10, 20]
@@ -91,12 +91,12 @@ def test_a_run_that_goes_on_adds_to_its_log_and_its_bar(tmp_path):
     ],
 )
 def test_rates_carry_the_names_of_their_fields(method, names, tmp_path):
-    assert list(METHODS[method].lrs.values()) == names
+    assert list(METHODS[method].rates.values()) == names
     tracker = Tracker(
-        resolve({"task": "rte", "method": method}), tmp_path, dict.fromkeys(METHODS[method].lrs), Recorder()
+        resolve({"task": "rte", "method": method}), tmp_path, dict.fromkeys(METHODS[method].rates), Recorder()
     )
     with tracker:
-        tracker.step(1, 0.5, dict.fromkeys(METHODS[method].lrs, 0.1))
+        tracker.step(1, 0.5, dict.fromkeys(METHODS[method].rates, 0.1))
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line) == {"step": 1, "train/loss": 0.5, **{f"train/{name}": 0.1 for name in names}}
 

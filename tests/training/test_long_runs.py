@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import make_tokenizer
 
-from adept.config.run import RunConfig
+from adept.base.options import default_of
+from adept.config.run import OPTIONS
+from adept.models.tiny import make_tokenizer
 from adept.runs.layout import run_folder
+from adept.training import loop
 from adept.training.loop import run
 from adept.training.resume import Checkpoints
+from adept.training.signals import Signals
 
 
 def measured(what: str, figure: str, limit: str) -> None:
@@ -54,7 +57,7 @@ def test_2000_steps_are_flat_in_memory_and_time(make_config, monkeypatch, tmp_pa
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "smallest")
     make_tokenizer(tmp_path / "smallest", appends_eos=False)
-    memory, seconds, units, original = [], [], [], loop.Signals.check
+    memory, seconds, units, original = [], [], [], Signals.check
 
     def work():
         tensor = torch.ones(8, requires_grad=True)
@@ -70,7 +73,7 @@ def test_2000_steps_are_flat_in_memory_and_time(make_config, monkeypatch, tmp_pa
         original(signals, *told)
 
     timed(monkeypatch, loop, "train_step", seconds, time.thread_time)
-    monkeypatch.setattr(loop.Signals, "check", check)
+    monkeypatch.setattr(Signals, "check", check)
     small = {"prompt_len": 1, "batch_size": 2, "max_source_len": 16, "eval_rows": 2, "scoring": "likelihood"}
     config = make_config(
         "llama",
@@ -145,7 +148,7 @@ def test_a_checkpoint_is_small_and_takes_next_to_no_time(make_config, monkeypatc
         lambda checkpoints: sizes.append(checkpoints.newest.stat().st_size) or original(checkpoints),
     )
     assert run(config)["trainable_params"] == trained
-    step, save, every = statistics.median(steps), max(saves), RunConfig.save_every
+    step, save, every = statistics.median(steps), max(saves), default_of(OPTIONS["save_every"])
     share = save / (every * step)
     measured(
         f"checkpoint of {trained:,} trained numbers, {config.method}, {name}", f"{sizes[0]:,} bytes", "2,000,000 bytes"

@@ -9,16 +9,20 @@ import torch
 from conftest import FAMILIES
 
 from adept.base.errors import UserError
+from adept.data.batches import training_batches
 from adept.data.dataset import load_data
-from adept.data.example import IGNORED
+from adept.data.example import IGNORED, Example
 from adept.methods import METHODS
 from adept.runs.adapter import read_weights, snapshot
 from adept.runs.record import read_record
 from adept.tasks import TASKS
+from adept.training import evaluation
 from adept.training.evaluation import max_new_tokens, predict
 from adept.training.loop import run
 from adept.training.optim import make_optimizer, parameter_groups
+from adept.training.run import Run
 from adept.training.session import open_session
+from adept.training.step import next_step_input, train_step
 
 RATES = {"prompt_lr": 0.3, "offset_lr": 1e-2}
 
@@ -76,7 +80,7 @@ def test_record_and_files_are_as_the_contract_has_them(make_config, tmp_path):
 def test_a_finished_run_is_not_run_again(make_config, monkeypatch):
     config = make_config("t5", "pt")
     record = run(config)
-    monkeypatch.setattr(loop, "open_sessions", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr("adept.training.loop.open_sessions", lambda *_: pytest.fail("ran again"))
     assert run(config) == record
 
 
@@ -88,7 +92,7 @@ def test_the_first_of_equal_checkpoints_is_tested(make_config, monkeypatch):
         weights.append(snapshot(session.trainables))
         return {"accuracy": next(scores)}, ["0"] * 12
 
-    monkeypatch.setattr(loop, "evaluate", fake)
+    monkeypatch.setattr("adept.training.run.evaluate", fake)
     config = make_config("t5", "adept", steps=8, **RATES)
     record = run(config)
     assert (
@@ -114,8 +118,9 @@ def test_gradient_accumulation_sums_to_one_large_batch(make_config, family):
         )
         session = open_session(config)
         train = session.codec.encode(load_data(session.task, config).train)
-        optimizer = make_optimizer(parameter_groups(session.model, METHODS["adept"].lrs, config), config)
-        loop.train_step([loop.next_work(session, optimizer, micro_batches(session, train), 1.0)])
+        optimizer = make_optimizer(parameter_groups(session.model, session.method.learning_rates()), config)
+        batches = training_batches(session.codec, train, config)
+        train_step([next_step_input(session, optimizer, batches, 1.0)])
         sessions.append(session)
     for ours, theirs in zip(*(s.trainables.values() for s in sessions), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5)
@@ -216,14 +221,14 @@ def test_init_from_starts_where_the_other_run_ended(make_config, tmp_path):
     weights = read_weights(tmp_path / "results" / "runs" / source["run_id"])
     seen = []
 
-    original = train
+    original = Run.between_steps
 
-    def spy(session, *rest):
-        seen.append(snapshot(session.trainables))
-        return original(session, *rest)
+    def spy(self):
+        seen.append(snapshot(self.session.trainables))
+        original(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train", spy)
+        patch.setattr(Run, "between_steps", spy)
         run(make_config("t5", "adept", task="mrpc", init_from=source["run_id"], **RATES))
     assert all(torch.equal(seen[0][name], weights[name]) for name in weights)
     with pytest.raises(UserError, match=r"does not fit: .*prompt is \[5, 32\], this run needs \[6, 32\]"):
@@ -258,20 +263,20 @@ def session_with(make_config, monkeypatch, method="adept", **fields):
     """An open session, and the (scoring's function name, batch size) of each of its prediction batches."""
     session = open_session(make_config(*fields.pop("where", ("t5",)), method, **fields))
     calls = []
-    for name in ("generate", "most_likely"):
-        original = getattr(loop, name)
+    for name in ("generate", "most_likely_labels"):
+        original = getattr(evaluation, name)
 
         def counted(session, batch, *rest, name=name, original=original):
             calls.append((name, len(batch["input_ids"])))
             return original(session, batch, *rest)
 
-        monkeypatch.setattr(loop, name, counted)
+        monkeypatch.setattr(evaluation, name, counted)
     return session, calls
 
 
 def test_equal_sources_are_predicted_once_and_answer_alike(make_config, monkeypatch):
     session, calls = session_with(make_config, monkeypatch)
-    examples = [loop.Example(str(i), f"sentence: number {i % 3}", "0", ("0",)) for i in range(9)]
+    examples = [Example(str(i), f"sentence: number {i % 3}", "0", ("0",)) for i in range(9)]
     predictions = predict(session, session.codec.encode(examples))
     assert calls == [("generate", 3)]
     assert predictions == predictions[:3] * 3
@@ -319,6 +324,6 @@ def test_the_network_alone_trains_without_a_prompt(make_config):
     """Table 14: no prompt tokens, so no prompt to have a rate."""
     record = run(make_config("t5", "adept", prompt_len=0))
     assert set(record["param_groups"]) == {
-        pattern for pattern, field in METHODS["adept"].lrs.items() if field == "offset_lr"
+        pattern for pattern, field in METHODS["adept"].rates.items() if field == "offset_lr"
     }
     assert record["trainable_params"] == 2 * 32 * 3 + 3 + 32

@@ -8,7 +8,7 @@ from torch import nn
 from adept.config.layers import resolve
 from adept.training.optim import make_optimizer, parameter_groups, schedule, set_rates
 
-RATES = {r".*\.prompt": "prompt_lr", r".*\.offset\..*": "offset_lr"}
+RATES = {r".*\.prompt": 0.3, r".*\.offset\..*": 1e-4}
 
 
 class Tiny(nn.Module):
@@ -40,8 +40,8 @@ def test_schedule_is_the_one_of_transformers(name, warmup, steps):
 
 
 def test_groups_are_a_partition_of_what_is_trained():
-    model, config = Tiny(), resolve({"task": "rte"})
-    groups = parameter_groups(model, RATES, config)
+    model = Tiny()
+    groups = parameter_groups(model, RATES)
     assert [(group["name"], group["lr"]) for group in groups] == [(r".*\.prompt", 0.3), (r".*\.offset\..*", 1e-4)]
     assert [[id(p) for p in group["params"]] for group in groups] == [
         [id(model.embed.prompt)],
@@ -52,28 +52,23 @@ def test_groups_are_a_partition_of_what_is_trained():
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        ({r".*\.prompt": "prompt_lr"}, r"embed\.offset\.weight matches 0 "),
-        (
-            {r".*\.prompt": "prompt_lr", r".*\.offset": "offset_lr"},
-            r"embed\.offset\.weight matches 0 ",
-        ),  # no full match
-        ({**RATES, r"embed\..*": "lr"}, r"embed\.prompt matches 2 "),
-        ({**RATES, r".*\.lora_A": "lr"}, r"no trainable parameter matches .*lora_A"),
-        ({**RATES, r"frozen\..*": "lr"}, r"no trainable parameter matches .*frozen"),
+        ({r".*\.prompt": 0.3}, r"embed\.offset\.weight matches 0 "),
+        ({r".*\.prompt": 0.3, r".*\.offset": 1e-4}, r"embed\.offset\.weight matches 0 "),  # no full match
+        ({**RATES, r"embed\..*": 0.1}, r"embed\.prompt matches 2 "),
+        ({**RATES, r".*\.lora_A": 0.1}, r"no trainable parameter matches .*lora_A"),
+        ({**RATES, r"frozen\..*": 0.1}, r"no trainable parameter matches .*frozen"),
     ],
     ids=["unmatched", "partly matched", "matched twice", "empty", "only frozen ones"],
 )
 def test_what_is_no_partition_raises(patterns, message):
     with pytest.raises(ValueError, match=message):
-        parameter_groups(Tiny(), patterns, resolve({"task": "rte"}))
+        parameter_groups(Tiny(), patterns)
 
 
 def test_adamw_with_two_rates_equals_its_formula():
     config = resolve(
         {
             "task": "rte",
-            "prompt_lr": 0.2,
-            "offset_lr": 0.01,
             "weight_decay": 0.1,
             "eps": 1e-3,
             "beta1": 0.8,
@@ -81,7 +76,8 @@ def test_adamw_with_two_rates_equals_its_formula():
         }
     )
     model = Tiny()
-    optimizer = make_optimizer(parameter_groups(model, RATES, config), config)
+    rates = {r".*\.prompt": 0.2, r".*\.offset\..*": 0.01}
+    optimizer = make_optimizer(parameter_groups(model, rates), config)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     expected = {name: p.detach().double() for name, p in trained.items()}
     first = {name: torch.zeros_like(p) for name, p in expected.items()}
@@ -103,8 +99,7 @@ def test_adamw_with_two_rates_equals_its_formula():
 
 
 def test_set_rates_multiplies_each_groups_own_peak():
-    config = resolve({"task": "rte", "prompt_lr": 0.3, "offset_lr": 1e-4})
-    optimizer = make_optimizer(parameter_groups(Tiny(), RATES, config), config)
+    optimizer = make_optimizer(parameter_groups(Tiny(), RATES), resolve({"task": "rte"}))
     for multiplier in (0.5, 0.0, 1.0):  # of the peak, not of the rate before
         set_rates(optimizer, multiplier)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.3 * multiplier, 1e-4 * multiplier])

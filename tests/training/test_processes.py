@@ -2,7 +2,6 @@
 gloo.
 """
 
-import dataclasses
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from adept.base.errors import UserError
 from adept.config.layers import resolve
 from adept.config.run import RunConfig
 from adept.data.batches import make_batch
+from adept.data.dataset import load_data
 from adept.data.example import IGNORED
 from adept.runs.layout import run_folder
 from adept.runs.record import read_record
@@ -60,7 +60,7 @@ def jobs(model_folders, data_dir, tmp_path_factory) -> dict[tuple, dict]:
         }  # fmt: skip
         quiet = {"lora_dropout": 0, "lr": 1e-2} if method == "lora" else {}
         config = resolve({**common, **SIZES[method], **RATES.get(method, {}), **quiet, **fields})
-        return {"config": dataclasses.asdict(config), **how}
+        return {"config": config.flat(), **how}
 
     made = {
         (family, method): job(family, method, {"grad_accum": 1 + (method in ("adept", "lora"))}, float64=True)
@@ -82,13 +82,13 @@ def jobs(model_folders, data_dir, tmp_path_factory) -> dict[tuple, dict]:
 
 
 @pytest.fixture(scope="module")
-def told(jobs, tmp_path_factory) -> dict[tuple, tuple[str, str]]:
+def messages(jobs, tmp_path_factory) -> dict[tuple, tuple[str, str]]:
     """{name: what each process says of the run's first life}; the runs are done."""
     path = tmp_path_factory.mktemp("pair") / "jobs.json"
     path.write_text(json.dumps(list(jobs.values())))
     done = torchrun(str(ROOT / "tests" / "pair.py"), str(path))
     assert done.returncode == 0, done.stderr[-4000:]
-    both = [json.loads(path.with_name(f"told.{rank}.json").read_text()) for rank in (0, 1)]
+    both = [json.loads(path.with_name(f"messages.{rank}.json").read_text()) for rank in (0, 1)]
     return dict(zip(jobs, zip(*both, strict=True), strict=True))
 
 
@@ -116,10 +116,10 @@ def outcome(config: RunConfig) -> tuple[dict, dict[str, torch.Tensor], str]:
     )
 
 
-def assert_as_in_one_process(job: dict, told, tmp_path, **tolerance) -> None:
-    """tolerance: of the adapter; the loss is told in float32."""
-    two = RunConfig(**job["config"])
-    one = dataclasses.replace(two, results_dir=str(tmp_path / "one"), shard_model=False, checkpoint_activations=False)
+def assert_as_in_one_process(job: dict, messages, tmp_path, **tolerance) -> None:
+    """tolerance: of the adapter; the loss is reported in float32."""
+    two = RunConfig.from_record(job["config"])
+    one = two.replace(results_dir=str(tmp_path / "one"), shard_model=False, checkpoint_activations=False)
     carry_out(one, float64=job.get("float64", False))
     (ours, weights, predictions), (theirs, expected, lines) = outcome(two), outcome(one)
     for entry, other in zip(ours["history"], theirs["history"], strict=True):
@@ -133,7 +133,7 @@ def assert_as_in_one_process(job: dict, told, tmp_path, **tolerance) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
-def test_two_processes_end_as_one_in_float64(jobs, told, tmp_path, family, method):
+def test_two_processes_end_as_one_in_float64(jobs, messages, tmp_path, family, method):
     # Causal models compute their norms or attention in float32 whatever comes, and each process its own part of the
     # prompt's gradient.
     tolerance = {
@@ -141,18 +141,18 @@ def test_two_processes_end_as_one_in_float64(jobs, told, tmp_path, family, metho
         "llama": {"rtol": 1e-5, "atol": 1e-7},
         "codegen": {"rtol": 1e-5, "atol": 1e-6},
     }
-    assert_as_in_one_process(jobs[family, method], told, tmp_path, **tolerance[family])
+    assert_as_in_one_process(jobs[family, method], messages, tmp_path, **tolerance[family])
 
 
 @pytest.mark.parametrize("name", ["few", "full", *[("sharded", *case) for case in SHARDED]], ids=str)
-def test_two_processes_end_as_one_in_float32(jobs, told, tmp_path, name):
-    assert_as_in_one_process(jobs[name], told, tmp_path, rtol=1e-3, atol=2e-5)
+def test_two_processes_end_as_one_in_float32(jobs, messages, tmp_path, name):
+    assert_as_in_one_process(jobs[name], messages, tmp_path, rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["killed", "stopped"])
-def test_two_processes_go_on_as_if_undisturbed(jobs, told, name):
+def test_two_processes_go_on_as_if_undisturbed(jobs, messages, name):
     """Bit for bit, dropout included, which each process draws for its own rows."""
-    config, undisturbed = (RunConfig(**jobs[which]["config"]) for which in (name, "undisturbed"))
+    config, undisturbed = (RunConfig.from_record(jobs[which]["config"]) for which in (name, "undisturbed"))
     (ours, weights, predictions), (theirs, expected, lines) = outcome(config), outcome(undisturbed)
     assert (ours, predictions) == (theirs, lines)
     assert all(torch.equal(weights[tensor], expected[tensor]) for tensor in expected)
@@ -163,9 +163,9 @@ def test_two_processes_go_on_as_if_undisturbed(jobs, told, name):
     }  # fmt: skip
 
 
-def test_a_signal_to_one_process_stops_both_between_the_same_steps(told):
+def test_a_signal_to_one_process_stops_both_between_the_same_steps(messages):
     line = "stopped by SIGTERM; finished runs are recorded, the same command goes on from step 4 of 7, which is saved"
-    assert told["stopped"] == (line, line)
+    assert messages["stopped"] == (line, line)
 
 
 def test_a_mistake_is_told_once_and_a_run_prints_once(model_folders, data_dir, tmp_path):
@@ -193,7 +193,7 @@ def test_a_process_that_fails_alone_ends_the_other(jobs, tmp_path):
     path.write_text(json.dumps([{**job, "signal": (3, 1, signal.SIGKILL)}]))
     done = torchrun(str(ROOT / "tests" / "pair.py"), str(path), timeout=100)
     assert done.returncode and "another process of this run ended" in done.stderr
-    assert read_record(str(tmp_path), RunConfig(**job["config"]).run_id) is None
+    assert read_record(str(tmp_path), RunConfig.from_record(job["config"]).run_id) is None
 
 
 # In one process -------------------------------------------------------------------------------------------------------
@@ -201,12 +201,12 @@ def test_a_process_that_fails_alone_ends_the_other(jobs, tmp_path):
 
 def test_rows_are_shared_out_and_fillers_have_no_labels(make_config, monkeypatch):
     session = open_session(make_config("llama", "adept"))
-    rows = session.codec.encode(loop.load_data(session.task, session.config).train[:5])
+    rows = session.codec.encode(load_data(session.task, session.config).train[:5])
     whole = make_batch(session.codec, rows)
     parts = []
     for rank in (0, 1, 2):
-        monkeypatch.setattr(parallel, "RANK", rank)
-        monkeypatch.setattr(parallel, "WORLD", 3)
+        monkeypatch.setattr(distributed, "RANK", rank)
+        monkeypatch.setattr(distributed, "WORLD", 3)
         parts.append(make_batch(session.codec, rows))
         assert (parts[-1].ids, parts[-1].tokens) == (whole.ids, whole.tokens)
         assert torch.equal(parts[-1].inputs["targets"], whole.inputs["targets"])
@@ -235,7 +235,7 @@ def test_rows_are_shared_out_and_fillers_have_no_labels(make_config, monkeypatch
     ],
 )
 def test_what_does_not_fit_the_number_of_processes_is_told(make_config, monkeypatch, world, method, fields, line):
-    monkeypatch.setattr(parallel, "WORLD", world)
+    monkeypatch.setattr(distributed, "WORLD", world)
     with pytest.raises(UserError, match=line):
         open_session(make_config("t5", method, **fields))
 

@@ -1,4 +1,4 @@
-"""Killed runs go on: the same history, scores and adapter as undisturbed; what is no good checkpoint is told; signals."""
+"""Killed runs go on: the same history, scores and adapter as undisturbed; a bad checkpoint is refused; signals."""
 
 import itertools
 import json
@@ -19,13 +19,17 @@ from safetensors.torch import load_file, save_file
 from adept.base.errors import UserError
 from adept.data.batches import batch_indices
 from adept.methods import METHODS
-from adept.runs.record import SCHEMA
+from adept.training import evaluation, loop
+from adept.training import run as run_module
 from adept.training.evaluation import LEAST_FULL, evaluate
 from adept.training.loop import run
-from adept.training.resume import checksum
+from adept.training.resume import SCHEMA, checksum
 from adept.training.signals import Interrupted
 
 RATES = {"prompt_lr": 0.3, "offset_lr": 1e-2, "scoring": "likelihood"}
+OWNERS = {"open_sessions": loop, "train_step": loop, "evaluate": run_module, "most_likely_labels": evaluation}
+"""Function -> the module that calls it by this name."""
+
 NEWEST, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 
 
@@ -50,8 +54,8 @@ def folder_of(config) -> Path:
 
 
 def dies(monkeypatch, name: str, call: int, *, after: bool = False) -> None:
-    """The process dies in the `call`-th call of loop's function `name`: before it does anything, or just after it."""
-    original, calls = getattr(loop, name), itertools.count(1)
+    """The process dies in the `call`-th call of the function `name` of OWNERS: before it does anything, or just after it."""
+    original, calls = getattr(OWNERS[name], name), itertools.count(1)
 
     def dying(*arguments, **keywords):
         dead = next(calls) == call
@@ -62,7 +66,7 @@ def dies(monkeypatch, name: str, call: int, *, after: bool = False) -> None:
             raise Killed
         return result
 
-    monkeypatch.setattr(loop, name, dying)
+    monkeypatch.setattr(OWNERS[name], name, dying)
 
 
 def killed(monkeypatch, config, name: str, call: int, **options) -> None:
@@ -81,9 +85,9 @@ OF_METHOD = {"adept": {"bottleneck_dropout": 0.1}, "lora": {"lora_dropout": 0.1}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].lrs])
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].rates])
 def test_a_run_killed_again_and_again_ends_as_if_undisturbed(make_config, monkeypatch, tmp_path, method, family):
-    rates = dict.fromkeys(METHODS[method].lrs.values(), 0.01)
+    rates = dict.fromkeys(METHODS[method].rates.values(), 0.01)
     fields = {
         "steps": 9, "eval_every": 4, "warmup_steps": 1, "scoring": "likelihood", "eval_batch_size": 2, "model_dropout": 0.1, **rates,
         **OF_FAMILY[family], **OF_METHOD.get(method, {}),
@@ -95,11 +99,13 @@ def test_a_run_killed_again_and_again_ends_as_if_undisturbed(make_config, monkey
     killed(monkeypatch, config, "train_step", 1)  # before anything is saved
     killed(monkeypatch, config, "train_step", 4)  # saved at 2, dies in step 4
     killed(monkeypatch, config, "train_step", 2, after=True)  # 2 -> 4 takes two steps; dies before the evaluation
-    killed(monkeypatch, config, "most_likely", 2)  # dies in the middle of that evaluation, which is of two batches
+    killed(
+        monkeypatch, config, "most_likely_labels", 2
+    )  # dies in the middle of that evaluation, which is of two batches
     killed(monkeypatch, config, "evaluate", 1, after=True)  # dies between the evaluation and the checkpoint at 4
     killed(monkeypatch, config, "train_step", 7)  # from 2 on: saved at 4, 6 and 8, dies in step 9
     killed(monkeypatch, config, "evaluate", 2)  # from 8 on: evaluates 9, not 8 again, and dies before the test
-    killed(monkeypatch, config, "most_likely", 4)  # dies in the middle of the test
+    killed(monkeypatch, config, "most_likely_labels", 4)  # dies in the middle of the test
     run(config)
     assert outcome(config) == outcome(undisturbed)
 
@@ -146,7 +152,7 @@ def test_the_best_step_may_lie_before_the_kill(make_config, monkeypatch, tmp_pat
         tested.append(grown)
         return {"accuracy": 100 / (1 + grown)}, ["0"] * len(examples)
 
-    monkeypatch.setattr(loop, "evaluate", falling)
+    monkeypatch.setattr(run_module, "evaluate", falling)
     fields = {"steps": 8, "eval_every": 2, "warmup_steps": 0, **RATES}
     undisturbed = make_config("t5", "adept", **fields, results_dir=str(tmp_path / "undisturbed"))
     run(undisturbed)
@@ -159,7 +165,7 @@ def test_the_best_step_may_lie_before_the_kill(make_config, monkeypatch, tmp_pat
 
 
 def test_a_slow_machine_saves_by_the_clock(make_config, monkeypatch):
-    monkeypatch.setattr(resume, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("adept.training.resume.SAVE_SECONDS", 0.0)
     config = make_config("t5", "pt", steps=4)
     killed(monkeypatch, config, "train_step", 3)
     assert read_state(folder_of(config) / NEWEST)["step"] == 2
@@ -205,9 +211,8 @@ def unfinished(make_config, monkeypatch):
 
 
 def test_a_checkpoint_is_one_small_safetensors_file(make_config, monkeypatch):
-    config = make_config(
-        "t5", "pt", prompt_len=432, steps=3, eval_every=1, save_every=1
-    )  # 13,824 trained numbers, as with SmolLM2-135M
+    # 13,824 trained numbers, as with SmolLM2-135M
+    config = make_config("t5", "pt", prompt_len=432, steps=3, eval_every=1, save_every=1)
     killed(monkeypatch, config, "train_step", 3)
     assert read_state(folder_of(config) / NEWEST)["step"] == 2 and read_state(folder_of(config) / PREVIOUS)["step"] == 1
     assert (folder_of(config) / NEWEST).stat().st_size < 300_000
@@ -308,7 +313,7 @@ def test_two_damaged_checkpoints_are_refused(unfinished, monkeypatch):
 
 def test_another_schema_is_refused(unfinished, monkeypatch):
     config, folder = unfinished()
-    monkeypatch.setattr(resume, "SCHEMA", SCHEMA + 1)
+    monkeypatch.setattr("adept.training.resume.SCHEMA", SCHEMA + 1)
     refused(monkeypatch, config, r"is of schema 2, not 3: another version of adept")
     for name in (NEWEST, PREVIOUS):
         save_file({"weights": torch.ones(3)}, folder / name)
@@ -403,7 +408,7 @@ def test_a_rewritten_checkpoint_is_read(unfinished, make_config, tmp_path):
 
 
 def test_nothing_is_unpickled():
-    source = (ROOT / "adept" / "resume.py").read_text()
+    source = (ROOT / "adept" / "training" / "resume.py").read_text()
     assert "torch.load" not in source and "pickle" not in source.replace("Nothing is pickled.", "")
 
 
@@ -419,15 +424,15 @@ def heard():
 
 
 def signalled(monkeypatch, name: str, call: int, number: int) -> None:
-    """The signal comes in the `call`-th call of loop's function `name`, before what it does."""
-    original, calls = getattr(loop, name), itertools.count(1)
+    """The signal comes in the `call`-th call of the function `name` of OWNERS, before what it does."""
+    original, calls = getattr(OWNERS[name], name), itertools.count(1)
 
     def struck(*arguments, **keywords):
         if next(calls) == call:
             os.kill(os.getpid(), number)
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(loop, name, struck)
+    monkeypatch.setattr(OWNERS[name], name, struck)
 
 
 @pytest.mark.parametrize(
@@ -436,8 +441,8 @@ def signalled(monkeypatch, name: str, call: int, number: int) -> None:
         ("train_step", 2, signal.SIGTERM, 2),  # the step is finished
         ("train_step", 3, signal.SIGUSR1, 3),
         ("train_step", 1, signal.SIGINT, 1),
-        ("most_likely", 1, signal.SIGTERM, 2),  # the evaluation is not
-        ("most_likely", 4, signal.SIGUSR1, 5),  # the test is not
+        ("most_likely_labels", 1, signal.SIGTERM, 2),  # the evaluation is not
+        ("most_likely_labels", 4, signal.SIGUSR1, 5),  # the test is not
     ],
 )
 def test_a_signal_saves_and_the_same_command_goes_on(
@@ -451,12 +456,8 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     with monkeypatch.context() as patch, pytest.raises(Interrupted) as stop:
         signalled(patch, name, call, number)
-        finished = evaluate
-        patch.setattr(
-            loop,
-            "evaluate",
-            lambda *rest: (finished(*rest), pytest.fail("evaluated") if name == "most_likely" and call == 1 else 0)[0],
-        )
+        if (name, call) == ("most_likely_labels", 1):
+            patch.setattr(run_module, "evaluate", lambda *rest: evaluate(*rest) and pytest.fail("evaluated"))
         run(config)
     assert stop.value.code == 128 + number
     assert f"stopped by {signal.Signals(number).name}" in str(stop.value)
@@ -470,18 +471,18 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 def test_a_signal_while_loading_ends_the_run_at_once(make_config, monkeypatch):
     with pytest.raises(Interrupted, match=r"stopped by SIGTERM; finished runs are recorded, the same command goes on$"):
         signalled(monkeypatch, "open_sessions", 1, signal.SIGTERM)
-        monkeypatch.setattr(loop.models, "load", lambda *_: pytest.fail("loaded"))
+        monkeypatch.setattr("adept.training.session.load_model", lambda *_, **__: pytest.fail("loaded"))
         run(make_config("t5", "pt"))
 
 
 def test_a_signal_while_the_record_is_written_waits_for_it(make_config, monkeypatch):
-    config, original = make_config("t5", "pt"), loop.write_record
+    config, original = make_config("t5", "pt"), run_module.write_record
 
     def write(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return original(*arguments)
 
-    monkeypatch.setattr(loop.results, "write", write)
+    monkeypatch.setattr(run_module, "write_record", write)
     with pytest.raises(Interrupted):
         run(config)
     assert run(config)["status"] == "completed"
@@ -518,7 +519,7 @@ def test_the_command_line_ends_with_the_signals_code_and_goes_on(make_config, tm
     """train.py as a process: SIGTERM in its training, 143, then the same command."""
     config = make_config("t5", "pt", steps=4000, eval_every=4000)
     flags = [
-        f"--{name}={getattr(config, name)}"
+        f"--{name}={config.get(name)}"
         for name in ("task", "method", "model", "data_dir", "results_dir", "prompt_len", "steps")
     ]
     command = [

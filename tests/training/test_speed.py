@@ -9,7 +9,7 @@ import torch
 from conftest import FAMILIES, make_model
 from torch._dynamo.testing import CompileCounter
 
-from adept.data.batches import make_batch
+from adept.data.batches import make_batch, training_batches
 from adept.data.dataset import load_data
 from adept.methods.embedding import PromptedEmbedding
 from adept.models.loading import patch_attention_and_dropout
@@ -167,7 +167,7 @@ def test_a_compiled_run_is_a_run(make_config, tmp_path):
 def test_batches_of_an_epoch_have_few_widths(opened):
     """Multiples of 8, so that few shapes are compiled or recorded as graphs; and little padding."""
     session, rows = opened("t5", max_source_len=64)
-    batches = list(itertools.islice(micro_batches(session, rows * 10), 60))
+    batches = list(itertools.islice(training_batches(session.codec, rows * 10, session.config), 60))
     widths = {batch.inputs["input_ids"].shape[1] for batch in batches}
     assert all(width % 8 == 0 for width in widths)
     cells = sum(batch.inputs["input_ids"].numel() for batch in batches)

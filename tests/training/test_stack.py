@@ -12,17 +12,19 @@ from conftest import FAMILIES
 from safetensors.torch import load_file
 
 from adept.base.errors import UserError
-from adept.commands.bench import main
+from adept.commands.main import main
+from adept.data.batches import training_batches
 from adept.data.dataset import load_data
-from adept.methods import METHODS
 from adept.runs.claim import RunClaimed, claim_run
 from adept.runs.layout import run_folder
 from adept.runs.record import read_record
 from adept.tables.launchers.in_process import InProcess
 from adept.tables.sweep import Progress, carry_out, group_into_stacks
 from adept.tables.table_file import load_table
+from adept.training import loop
 from adept.training.loop import run, train_runs
-from adept.training.optim import make_optimizer, parameter_groups
+from adept.training.optim import make_optimizer, parameter_groups, schedule
+from adept.training.run import EarlyStopped
 from adept.training.session import open_session, open_sessions
 from adept.training.signals import Interrupted
 from adept.training.stack import Stack, StackedEmbedding, stack_key
@@ -65,13 +67,11 @@ class Trained:
     def __init__(self, session):
         config, self.session = session.config, session
         session.model.double().train()
-        self.optimizer = make_optimizer(
-            parameter_groups(session.model, METHODS[config.method].rates(config), config), config
-        )
+        self.optimizer = make_optimizer(parameter_groups(session.model, session.method.learning_rates()), config)
         rows = session.codec.encode(load_data(session.task, config).train)
-        self.batches, self.multiplier = micro_batches(session, rows), loop.schedule(config)
+        self.batches, self.multiplier = training_batches(session.codec, rows, config), schedule(config)
 
-    def work(self, number):
+    def step_input(self, number):
         return next_step_input(self.session, self.optimizer, self.batches, self.multiplier(number))
 
 
@@ -86,13 +86,12 @@ def test_stacked_steps_are_separate_steps_in_float64(configs, family, grad_accum
     )  # one model
     widths = set()
     for number in range(made[0].steps):
-        works = [t.work(number) for t in stacked]
-        widths |= {len({work.batches[0].inputs["input_ids"].shape for work in works})}
-        together = train_step(works)
-        for one, other in zip(together, (train_step([t.work(number)])[0] for t in alone), strict=True):
-            torch.testing.assert_close(
-                one.loss.double(), other.loss.double(), rtol=1e-6, atol=0
-            )  # they are told in float32
+        inputs = [t.step_input(number) for t in stacked]
+        widths |= {len({step.batches[0].inputs["input_ids"].shape for step in inputs})}
+        together = train_step(inputs)
+        for one, other in zip(together, (train_step([t.step_input(number)])[0] for t in alone), strict=True):
+            # Losses are reported in float32.
+            torch.testing.assert_close(one.loss.double(), other.loss.double(), rtol=1e-6, atol=0)
     assert max(widths) > 2  # batches of several widths and sizes were stacked
     for ours, theirs in zip(stacked, alone, strict=True):
         for name, parameter in ours.session.trainables.items():
@@ -103,7 +102,7 @@ def test_stacked_steps_are_separate_steps_in_float64(configs, family, grad_accum
 def test_a_stack_changes_nothing_in_the_models_it_is_made_of(configs):
     sessions = open_sessions(configs("t5"))
     hooks = [session.model.encoder.embed_tokens for session in sessions]
-    with Stack(sessions).together():
+    with Stack(sessions).joined_embedding():
         assert isinstance(sessions[0].model.encoder.embed_tokens, StackedEmbedding)
     assert [session.model.encoder.embed_tokens for session in sessions] == hooks
     names = [set(session.trainables) for session in sessions]
@@ -134,7 +133,7 @@ def test_keys_tell_what_can_be_stacked(make_config):
 # Whole runs -----------------------------------------------------------------------------------------------------------
 
 
-def told(config):
+def files_of(config):
     """(the record, its adapter, its predictions) of a finished run."""
     folder = run_folder(config.results_dir, config.run_id)
     record = read_record(config.results_dir, config.run_id)
@@ -142,7 +141,7 @@ def told(config):
 
 
 def assert_equal_runs(stacked, alone):
-    (record, weights, predictions), (other, expected, lines) = told(stacked), told(alone)
+    (record, weights, predictions), (other, expected, lines) = files_of(stacked), files_of(alone)
     assert predictions == lines
     for name in (
         "run_id",
@@ -205,7 +204,7 @@ def test_each_run_of_a_stack_ends_in_its_own_way(make_config, tmp_path):
     assert ends[0] == before
     assert isinstance(ends[1], RunClaimed)
     assert isinstance(ends[2], UserError) and "the loss is" in str(ends[2])
-    assert isinstance(ends[3], loop.EarlyStopped) and "from step 4 of 6, which is saved" in str(ends[3])
+    assert isinstance(ends[3], EarlyStopped) and "from step 4 of 6, which is saved" in str(ends[3])
     assert isinstance(ends[4], UserError) and "no adapter 'nothing'" in str(ends[4])
     assert [end["best_step"] > 0 for end in ends[5:]] == [True, True]
     alone = make_config("t5", "adept", **fields, seed=7, results_dir=str(tmp_path / "alone"))
@@ -285,7 +284,7 @@ class Recorded(InProcess):
         self.slots, self.on_gpu, self.sizes = slots, on_gpu, []
 
     def submit(self, stack):
-        self.sizes.append([config.prompt_lr for config, _ in stack])
+        self.sizes.append([config.get("prompt_lr") for config, _ in stack])
         super().submit(stack)
 
 
@@ -309,7 +308,8 @@ def test_a_sweep_stacks_its_runs(table, capsys):
     assert carry_out([made], launcher, stack=2) == {}
     assert launcher.sizes == [[0.1, 0.2], [0.3, 0.4], [0.5], [0.6, 0.7]]
     assert all(
-        run.record()["provenance"].get("stacked", 1) == (1 if run.config.prompt_lr == 0.5 else 2) for run in made.runs()
+        run.record["provenance"].get("stacked", 1) == (1 if run.config.get("prompt_lr") == 0.5 else 2)
+        for run in made.runs()
     )
     lines = capsys.readouterr().err
     assert "done 0 of 7 · running 2 · failed 0 · left 5" in lines and "done 7 of 7 · running 0" in lines
@@ -345,5 +345,5 @@ def test_stacks_keep_all_slots_busy_and_suit_the_device(table):
 
 @pytest.mark.parametrize(("word", "why"), [("0", "a whole number"), ("-1", "a whole number"), ("many", "not many")])
 def test_the_flag_is_checked(capsys, word, why):
-    assert main(["configs/table12.yaml", "--profile", "smoke", f"--stack={word}"]) == 2
+    assert main(["sweep", "configs/table12.yaml", "--profile", "smoke", f"--stack={word}"]) == 2
     assert why in capsys.readouterr().err

@@ -23,6 +23,7 @@ from adept.runs.layout import record_path, run_folder
 from adept.runs.record import read_record
 from adept.runs.tracking.tracker import Tracker
 from adept.runs.tracking.wandb_mirror import NoMirror
+from adept.training import loop
 from adept.training.loop import run
 from adept.training.memory import report_out_of_memory
 
@@ -32,7 +33,7 @@ PLACES = ("model", "data_dir", "results_dir")
 def flags_of(config, **more) -> list[str]:
     """train.py's flags for a config of make_config."""
     given = {
-        name: getattr(config, name)
+        name: config.get(name)
         for name in ("task", "method", "prompt_len", "steps", "eval_every", "batch_size", *PLACES)
     }
     return [f"--{name}={value}" for name, value in {**given, "max_source_len": 64, "device": "cpu", **more}.items()]
@@ -212,7 +213,7 @@ def test_folders_that_are_links_to_another_disk(make_config, tmp_path, monkeypat
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(tmp_path / "disk")
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(loop, "evaluate", lambda *_: sys.exit("killed"))
+        patch.setattr("adept.training.run.evaluate", lambda *_: sys.exit("killed"))
         run(config)
     assert [*(tmp_path / "disk").rglob("checkpoint.safetensors")]
     undisturbed = run(make_config("t5", "pt", results_dir=str(tmp_path / "undisturbed")))
@@ -226,7 +227,7 @@ def test_folders_that_are_links_to_another_disk(make_config, tmp_path, monkeypat
 
 def test_a_results_folder_that_is_a_file_is_told_before_anything_is_loaded(make_config, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(loop, "load_data", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("adept.training.run.load_data", lambda *_: pytest.fail("loaded"))
     assert train.main(flags_of(make_config("t5", "pt"), results_dir=tmp_path / "file")) == 2
     assert capsys.readouterr().err.startswith(
         f"error: --results_dir {tmp_path / 'file'}: {tmp_path / 'file'} is a file where a folder is needed"
@@ -262,7 +263,7 @@ def test_data_that_vanish_while_a_run_is_killed_cost_nothing(make_config, tmp_pa
     shutil.copytree(data_dir, data)
     config = make_config("t5", "pt", data_dir=str(data), save_every=1)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(loop, "evaluate", lambda *_: sys.exit("killed"))
+        patch.setattr("adept.training.run.evaluate", lambda *_: sys.exit("killed"))
         run(config)
     kept = [path.read_bytes() for path in run_folder(config.results_dir, config.run_id).iterdir()]
     data.rename(tmp_path / "elsewhere")
@@ -331,7 +332,7 @@ def test_evaluation_out_of_memory_loses_no_step(make_config, monkeypatch, capsys
         "which is saved"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "generate", short_of_memory(CUDA))
+        patch.setattr("adept.training.evaluation.generate", short_of_memory(CUDA))
         assert train.main(flags_of(config)) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {line}"
     trained = []
@@ -342,7 +343,7 @@ def test_evaluation_out_of_memory_loses_no_step(make_config, monkeypatch, capsys
 
 
 def test_a_model_that_does_not_fit(make_config, monkeypatch):
-    monkeypatch.setattr(loop.models, "load", short_of_memory(CPU))
+    monkeypatch.setattr("adept.training.session.load_model", short_of_memory(CPU))
     with pytest.raises(UserError, match=r"^out of memory while loading .*tiny-t5: --precision bf16 halves the model"):
         run(make_config("t5", "pt"))
 

@@ -1,4 +1,4 @@
-"""What a run shows while it runs."""
+"""What a run shows while it trains: progress bar, console lines, metrics.jsonl, wandb."""
 
 from __future__ import annotations
 

@@ -16,12 +16,18 @@ from adept.runs.tracking.wandb_mirror import NoMirror, WandbMirror
 
 
 class Tracker:
-    """One run's display. As a context manager it closes bar, file and mirror, also when the run fails."""
+    """Shows one run on a progress bar, in metrics.jsonl and in its mirror.
+
+    As a context manager it closes all three, also when the run fails.
+    """
 
     def __init__(self, config: RunConfig, folder: Path, groups: dict[str, dict], mirror, start: int = 0):
-        """start: the steps that are done already. Lines are added to the metrics.jsonl that is there."""
+        """start: steps that are done already. Lines are appended to an existing metrics.jsonl.
+
+        groups: {regex: {"lr", "params"}}. mirror: a WandbMirror or NoMirror.
+        """
         self.select_on, self.mirror = config.select_on, mirror
-        self.short = {
+        self.short_names = {
             name: "offset_lr" if "offset" in name else "prompt_lr" if name.endswith("prompt") else "lr"
             for name in groups
         }
@@ -48,22 +54,26 @@ class Tracker:
         self.mirror.close(failed=kind is not None)
 
     def line(self, step: int, values: dict) -> None:
+        """Writes a line to metrics.jsonl and to the mirror. Raises UserError when the disk refuses."""
         with report_disk_errors(Path(self.file.name)):
             line = json.dumps({"step": step, **values}).encode() + b"\n"
-            while line:  # on a disk that is nearly full a part is written, and the next attempt says so
+            while line:  # a disk that is nearly full takes a part, and refuses at the next attempt
                 line = line[self.file.write(line) :]
         self.mirror.log(values, step)
 
     def step(self, step: int, loss: float, rates: dict[str, float]) -> None:
-        """`step` steps are done; loss is the mean since the last call, rates the last step's."""
-        named = {self.short[name]: rate for name, rate in rates.items()}
+        """Shows `step` steps as done. loss: the mean since the last call; rates: {regex: rate of the last step}."""
+        named = {self.short_names[name]: rate for name, rate in rates.items()}
         self.shown |= {"loss": f"{loss:.3f}", **{name: f"{rate:.1e}" for name, rate in named.items()}}
         self.bar.set_postfix(self.shown, refresh=False)
         self.bar.update(step - self.bar.n)
         self.line(step, {"train/loss": loss, **{f"train/{name}": rate for name, rate in named.items()}})
 
     def evaluated(self, entry: dict, best: dict) -> None:
-        """entry: the history's newest; best: {"step", "validation", ...}. Says nothing where no rows validate."""
+        """Shows an evaluation, unless it is of no rows.
+
+        entry: the newest of the history; best: {"step", "validation", ...}.
+        """
         if not entry["validation"]:
             return
         self.shown["best"] = f"{best['validation'][self.select_on]:.2f}@{best['step']}"
@@ -73,7 +83,7 @@ class Tracker:
         self.line(entry["step"], {f"validation/{name}": value for name, value in entry["validation"].items()})
 
     def finish(self, best: dict, test: dict[str, float]) -> None:
-        """The run's end: the best checkpoint's validation and test scores."""
+        """Shows the validation and test scores of the best checkpoint."""
         values = {f"best/{name}": value for name, value in best["validation"].items()} | {
             f"test/{name}": value for name, value in test.items()
         }
@@ -82,7 +92,7 @@ class Tracker:
 
 
 class SilentTracker(contextlib.nullcontext):
-    """The tracker of a process that is not the first."""
+    """The tracker of a process that is not the main process: it shows nothing."""
 
     def __enter__(self):
         return self
@@ -97,9 +107,9 @@ class SilentTracker(contextlib.nullcontext):
 def make_tracker(
     config: RunConfig, folder: Path, groups: dict[str, dict], parameters: tuple[int, int], start: int = 0
 ) -> Tracker | SilentTracker:
-    """The display of a run that begins after `start` steps; silent in every process but the first. Makes the folder.
+    """The tracker of a run that begins after `start` steps; it is silent in all processes but the main one.
 
-    groups: {regex: {"lr", "params"}}; parameters: how many are trained, and how many the model has in all.
+    Makes the folder. groups: {regex: {"lr", "params"}}; parameters: (number of trained parameters, of all parameters).
     """
     if distributed.RANK:
         return SilentTracker()

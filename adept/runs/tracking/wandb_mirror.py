@@ -1,4 +1,4 @@
-"""A run's mirror on wandb, and one that does nothing."""
+"""A run's mirror on wandb, and a mirror that does nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adept.config.run import RunConfig, model_label
 
 
 class NoMirror:
-    """Takes what wandb would, and does nothing."""
+    """Has WandbMirror's methods and does nothing."""
 
     def log(self, values: dict, step: int) -> None: ...
 
@@ -24,9 +24,12 @@ def group_of(config: RunConfig) -> str:
 
 
 class WandbMirror:
-    """Mirrors a run to wandb. A sweep's runs share its table's group, others that of their task and model; the job type
-    is the method; method, protocol and task are tags. WANDB_MODE=offline needs no account. A run that goes on is the
-    same one there."""
+    """Mirrors a run to wandb.
+
+    A sweep's runs share the group of their table, other runs that of their task and model. The job type is the method;
+    task, method, model and protocol are tags. A run that is resumed is the same run on wandb. WANDB_MODE=offline needs
+    no account.
+    """
 
     def __init__(self, config: RunConfig, folder: Path, trained: int, total: int):
         try:
@@ -43,9 +46,8 @@ class WandbMirror:
                 job_type=config.method,
                 tags=[config.task, config.method, model_label(config.model), config.protocol],
                 config={**config.flat(), "run_id": config.run_id, "trainable_params": trained, "total_params": total},
-                dir=str(
-                    folder.absolute()
-                ),  # one process of wandb serves all runs of ours, and stays in the folder where it was started
+                # Absolute, because wandb's own process serves all runs and keeps the folder in which it was started.
+                dir=str(folder.absolute()),
                 settings=wandb.Settings(silent=True, console="off"),
             )
         except wandb.errors.Error as error:
