@@ -4,8 +4,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from conftest import fixture_rows
 
+from adept.models.tiny import fixture_rows
 from adept.data.example import Example
 from adept.methods.embedding import PromptedEmbedding
 from adept.tasks import TASKS

@@ -15,10 +15,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import fixture_rows
 from safetensors.torch import load_file, save_file
 
 import train
+from adept.models.tiny import fixture_rows
 from adept.base.errors import UserError
 from adept.commands.bench import main
 from adept.config.layers import resolve

@@ -30,10 +30,11 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from conftest import SIZES, fixture_rows
+from conftest import SIZES
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from adept.models.tiny import fixture_rows
 from adept.base.errors import UserError
 from adept.config.layers import resolve
 from adept.config.run import task_of

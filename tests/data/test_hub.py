@@ -25,8 +25,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import safetensors.torch
-from conftest import ROOT, fixture_rows
+from conftest import ROOT
 
+from adept.models.tiny import fixture_rows
 from adept.config.layers import resolve
 from adept.config.run import task_of
 from adept.data.dataset import load_data

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import fixture_rows
 
+from adept.models.tiny import fixture_rows
 from adept.base.errors import UserError
 from adept.config.run import task_of
 from adept.data.dataset import load_data

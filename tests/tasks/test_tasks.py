@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import regex
 import torch
-from conftest import ROOT, fixture_rows
+from conftest import ROOT
 
+from adept.models.tiny import fixture_rows
 from adept.base.errors import UserError
 from adept.config.layers import resolve
 from adept.config.run import task_of
