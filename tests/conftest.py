@@ -23,7 +23,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--write_golden",
         action="store_true",
-        help="tests/test_golden.py writes golden.json in place of comparing with it",
+        help="tests/training/test_golden.py writes golden.json in place of comparing with it",
     )
 
 
@@ -127,6 +127,17 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no ../shared beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def t5_tokenizer():
+    """The real T5 tokenizer."""
+    import transformers
+
+    folder = SHARED / "t5-tokenizer"
+    if not folder.is_dir():
+        pytest.skip("no ../shared beside the checkout")
+    return transformers.AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import train
-from adept.models.tiny import fixture_rows
 from adept.base.errors import UserError
 from adept.commands.bench import main
 from adept.config.layers import resolve
+from adept.models.tiny import fixture_rows
 from adept.serving.load import load
 
 TRAIN = "--model t5 --data_dir data --results_dir results --device cpu --steps 2 --batch_size 4 --max_source_len 64"

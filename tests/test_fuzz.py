@@ -34,12 +34,12 @@ from conftest import SIZES
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from adept.models.tiny import fixture_rows
 from adept.base.errors import UserError
 from adept.config.layers import resolve
 from adept.config.run import task_of
 from adept.data.dataset import load_data, render_rows
 from adept.data.sources import read_rows
+from adept.models.tiny import fixture_rows
 from adept.runs.adapter import DESCRIPTION, WEIGHTS, restore_adapter
 from adept.runs.layout import run_folder
 from adept.runs.record import SCHEMA, read_record

@@ -27,10 +27,10 @@ import pytest
 import safetensors.torch
 from conftest import ROOT
 
-from adept.models.tiny import fixture_rows
 from adept.config.layers import resolve
 from adept.config.run import task_of
 from adept.data.dataset import load_data
+from adept.models.tiny import fixture_rows
 from adept.tasks import TASKS
 from adept.tasks.mbpp import MBXP
 

@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FAMILIES, make_model
+from conftest import FAMILIES
 from explicit_formulas import examples, explicit_inputs, filled_session
 from torch import nn
 
 from adept.data.example import IGNORED
 from adept.methods.embedding import PromptedEmbedding, prompt_from_ids, prompt_from_vocab, random_prompt
 from adept.methods.offsets import PositionOffset, TokenOffset
+from adept.models.tiny import make_model
 from adept.training.session import open_session
 
 PROMPT_METHODS = ("pt", "dept", "adept", "dept_relu")
