@@ -171,7 +171,7 @@ def test_peft_prompt_tuning_gives_the_same_loss(make_config):
         peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=6, num_transformer_submodules=1),
     )
     with torch.no_grad():
-        theirs.prompt_encoder["default"].weight.copy_(session.model.model.embed_tokens.prompt)
+        theirs.prompt_encoder["default"].embedding.weight.copy_(session.model.model.embed_tokens.prompt)
     batch = examples(session)
     rows = [[*e.source_ids, *e.target_ids] for e in batch]
     width = max(map(len, rows))
