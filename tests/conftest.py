@@ -23,7 +23,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--write_golden",
         action="store_true",
-        help="tests/test_golden.py writes golden.json in place of comparing with it",
+        help="tests/training/test_golden.py writes golden.json in place of comparing with it",
     )
 
 
@@ -127,6 +127,60 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no ../shared beside the checkout")
     return SHARED
+
+
+TINY_RUN = {"device": "cpu", "steps": 4, "eval_every": 2, "batch_size": 4, "max_source_len": 64, "log_every": 2}
+
+
+@pytest.fixture
+def write_task(tmp_path):
+    """write_task(values, rows=12, **changes of BASE) -> path of a task file with its data beside it."""
+
+    import yaml
+    from task_files import BASE, GONE, joke_rows, write_rows
+
+    def write(values=(0, 1), rows: int = 12, **changes):
+        content = {key: value for key, value in {**BASE, **changes}.items() if value is not GONE}
+        for name in content.get("files", {}).values():
+            write_rows(tmp_path / name, joke_rows(list(values), rows))
+        path = tmp_path / "task.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def train_task_file(model_folders, tmp_path, capsys):
+    """train_task_file(task_file, family, **flags) -> (exit code, stdout, stderr) of train.py; what it writes lies in results/."""
+
+    import train
+
+    def run(path, family: str = "t5", **flags):
+        fields = {
+            "task_file": path,
+            "model": model_folders[family],
+            "results_dir": tmp_path / "results",
+            **TINY_RUN,
+            **SIZES["adept"],
+            **flags,
+        }
+        capsys.readouterr()
+        code = train.main([word for name, value in fields.items() for word in (f"--{name}", str(value))])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def t5_tokenizer():
+    """The real T5 tokenizer."""
+    import transformers
+
+    folder = SHARED / "t5-tokenizer"
+    if not folder.is_dir():
+        pytest.skip("no ../shared beside the checkout")
+    return transformers.AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from conftest import fixture_rows
 
 from adept.data.example import Example
 from adept.methods.embedding import PromptedEmbedding
+from adept.models.tiny import fixture_rows
 from adept.tasks import TASKS
 from adept.training.session import open_session
 
@@ -25,7 +25,7 @@ def filled_session(make_config, family, method, **fields):
 
 def examples(session, task="rte"):
     """The encoded fixture rows of a task."""
-    rows = [TASKS[task].source(row, session.config) for row in fixture_rows(task)]
+    rows = [TASKS[task].source(row) for row in fixture_rows(task)]
     return session.codec.encode([Example(str(i), row, str(i % 2), ()) for i, row in enumerate(rows)])
 
 

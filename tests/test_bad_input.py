@@ -1,5 +1,5 @@
 """Bad input of every kind, through the commands as a user gives them: exit code 2, one line that names the thing and
-the remedy, and nothing written. tests/test_task_file.py has some hundred more of task files and their data."""
+the remedy, and nothing written. tests/tasks/test_custom_bad_files.py and test_custom_data.py have some hundred more of task files and their data."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import fixture_rows
 from safetensors.torch import load_file, save_file
 
 import train
 from adept.base.errors import UserError
-from adept.commands.bench import main
+from adept.commands.main import main
 from adept.config.layers import resolve
+from adept.models.tiny import fixture_rows
 from adept.serving.load import load
 
 TRAIN = "--model t5 --data_dir data --results_dir results --device cpu --steps 2 --batch_size 4 --max_source_len 64"
@@ -49,10 +49,8 @@ def call(command: str) -> int:
     match program:
         case "train":
             return train.main([*TRAIN.split(), *words])
-        case "sweep":
-            return main([*words, "--results_dir", "results"])
-        case "report":
-            return main([*words, "--results_dir", "results"])
+        case "sweep" | "report":
+            return main([program, *words, "--results_dir", "results"])
         case "load":
             try:
                 load(*words, results_dir="results")

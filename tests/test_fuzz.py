@@ -30,7 +30,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from conftest import SIZES, fixture_rows
+from conftest import SIZES
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -39,15 +39,17 @@ from adept.config.layers import resolve
 from adept.config.run import task_of
 from adept.data.dataset import load_data, render_rows
 from adept.data.sources import read_rows
+from adept.models.tiny import fixture_rows
 from adept.runs.adapter import DESCRIPTION, WEIGHTS, restore_adapter
 from adept.runs.layout import run_folder
-from adept.runs.record import SCHEMA, read_record
+from adept.runs.record import SCHEMA, read_record, summary_line
 from adept.serving.load import load
 from adept.tables.early_stopping import best_until, evaluations
 from adept.tables.significance import TestedRun
 from adept.tables.table_file import load_table
 from adept.tasks import TASKS
 from adept.training.loop import run
+from adept.training.optim import make_optimizer, parameter_groups
 from adept.training.resume import Checkpoints, checksum
 from adept.training.session import open_session
 
@@ -241,7 +243,7 @@ def run_record(world: Path) -> Reader:
     return Reader(
         folder / f"{run_id}.json",
         files(valid, json.loads(valid), as_json),
-        lambda: table_line(read_record("results", run_id)),
+        lambda: summary_line(read_record("results", run_id)),
     )
 
 
@@ -293,9 +295,8 @@ def training_state(world: Path) -> Reader:
     finally:
         Checkpoints.remove = kept
     session = open_session(config)
-    optimizer = loop.make_optimizer(
-        loop.parameter_groups(session.model, loop.METHODS[config.method].lrs, config), config
-    )
+    groups = parameter_groups(session.model, config.method_options.learning_rates())
+    optimizer = make_optimizer(groups, config)
     checkpoints = Checkpoints(run_folder("results", config.run_id), session, optimizer, "")
     path = checkpoints.newest
     checkpoints.previous.unlink()
@@ -396,7 +397,7 @@ def local_data(suffix: str, write: Callable[[list], bytes]) -> Callable[[Path], 
             refusals = []
             for config in configs:  # the row's own task and all others, which find no column of theirs
                 try:
-                    render_rows(task_of(config), "train", rows, str(path), config)
+                    render_rows(task_of(config), "train", rows, str(path))
                 except UserError as error:
                     refusals.append(error)
             if len(refusals) == len(configs):

@@ -24,6 +24,9 @@ NOUNS = {
     bool: "true or false",
 }
 
+UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
+"""Pydantic's types of errors for a key that the model does not have, and for one that is no text."""
+
 
 class FileContent(BaseModel):
     """What a file holds. Keys that it does not know, values of another type and empty values are errors."""
@@ -59,7 +62,9 @@ def validate(model: type[Model], content: Any, where: str) -> Model:
 
 def error_line(model: type[BaseModel], error: ValidationError) -> str:
     """The first of pydantic's errors in one line: what is wrong, and what would be right."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # A misspelt key is unknown, and often another one is missing for it: the unknown one says more.
+    first = next((entry for entry in errors if entry["type"] in UNKNOWN_KEY), errors[0])
     prefix, field = "", None
     for depth, part in enumerate(first["loc"]):  # down to the innermost model that the error lies in
         known = model.model_fields
@@ -73,7 +78,7 @@ def error_line(model: type[BaseModel], error: ValidationError) -> str:
             return prefix + first["ctx"]["line"]
         case "missing":
             return f"{prefix}'{part}' is missing"
-        case "extra_forbidden" | "invalid_key":
+        case kind if kind in UNKNOWN_KEY:
             return f"{prefix}unknown key {str(part)!r}; {nearest(str(part), known)}"
     if first["type"].startswith("greater_than"):
         return f"{prefix}'{part}' must be at least {first['ctx']['ge']}, not {first['input']!r:.40}"

@@ -115,7 +115,7 @@ def table_csv(view: View) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for cell in view.all_cells:
-        low, high = cell.interval or ("", "")
+        low, high = cell.seed_interval or ("", "")
         paper = cell.paper
         test = view.tests.get((cell.row, cell.column))
         published = (paper.value, paper.std) if paper else (None, None)

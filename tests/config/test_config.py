@@ -10,17 +10,16 @@ import pytest
 import torch
 from conftest import ROOT
 
-from adept import config as config_module
+from adept.base import paths
 from adept.base.errors import UserError
-from adept.commands.bench import parse
-from adept.config import command_line
+from adept.config.command_line import command_line, parse
 from adept.config.layers import resolve
-from adept.config.run import OPTIONS
+from adept.base.options import is_place
+from adept.config.run import METHOD_OPTIONS, OPTIONS
 from adept.methods import METHODS
 from adept.tasks import GROUPS, ROWS, TASKS
 
-PLACES = [name for name, field in OPTIONS.items() if field.metadata["place"]]
-METHOD_FIELDS = sorted({name for method in METHODS.values() for name in method.fields})
+PLACES = [name for name, field in OPTIONS.items() if is_place(field)]
 
 
 def from_command_line(*words: str):
@@ -70,7 +69,7 @@ def test_each_methods_own_defaults(method, shape):
 
 def test_what_the_official_protocol_changes():
     paper, official = (resolve({"task": "stsb", "protocol": protocol}) for protocol in ("paper", "official"))
-    changed = {name: getattr(official, name) for name in OPTIONS if getattr(official, name) != getattr(paper, name)}
+    changed = {name: official.get(name) for name in OPTIONS if official.get(name) != paper.get(name)}
     assert changed == {
         "protocol": "official", "prompt_init": "text", "bottleneck_dropout": 0.1, "weight_decay": 0.0, "beta2": 0.999,
         "stsb_rounding": 0.1, "group_by_length": False,
@@ -99,8 +98,8 @@ def test_mbpp_has_the_papers_shapes(method, model, shape, params):
     config = resolve({"task": "mbpp", "method": method, "model": model, "allow_code_execution": True})
     assert {name: getattr(config, name) for name in shape} == shape
     width = 1024 if model == "codegen-350m" else 4096
-    network = (config.bottleneck or 0) * (2 * width + 1) + width
-    low_rank = (config.rank or 0) * ((config.offset_len or 0) + width)
+    network = (config.get("bottleneck") or 0) * (2 * width + 1) + width
+    low_rank = (config.get("rank") or 0) * ((config.get("offset_len") or 0) + width)
     offset = {"pt": 0, "adept": network, "dept": low_rank}[method]
     assert config.prompt_len * width + offset == params
     assert (config.steps, config.batch_size, config.schedule, config.warmup_steps) == (1220, 4, "constant", 0)
@@ -108,14 +107,13 @@ def test_mbpp_has_the_papers_shapes(method, model, shape, params):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_fields_of_other_methods_are_none_and_no_other_is(method):
+def test_a_run_has_its_methods_options_with_values_and_no_other_methods_options(method):
     config = resolve({"task": "rte", "method": method})
-    unset = {
-        name
-        for name in METHOD_FIELDS
-        if getattr(config, name) in (None, 0) and name not in ("bottleneck_dropout", "offset_alpha")
-    }
-    assert unset == set(METHOD_FIELDS) - set(METHODS[method].required) - {"bottleneck_dropout", "offset_alpha"}
+    with_value = {name for name in METHOD_OPTIONS if config.get(name) is not None}
+    assert with_value == set(METHODS[method].own_options()) - set(METHODS[method].evaluation)
+    for name in METHOD_OPTIONS - set(METHODS[method].own_options()):
+        with pytest.raises(AttributeError, match=f"a run of method '{method}' on task 'rte' has no option '{name}'"):
+            getattr(config, name)
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(30_000, 500), (5000, 500), (4990, 499), (60, 6), (4, 0)])
@@ -129,7 +127,7 @@ def test_warm_up_is_a_tenth_of_a_short_run(steps, warmup):
 @pytest.mark.parametrize("layers", range(5))
 def test_each_layer_wins_over_those_below(layers, tmp_path, monkeypatch):
     """batch_size is 32 in the dataclass, then 1 in base.yaml, 2 in the protocol, 3 in --config, 4 as a flag."""
-    monkeypatch.setattr(config_module, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     files = [
         tmp_path / "configs" / "base.yaml",
         tmp_path / "configs" / "protocol" / "paper.yaml",
@@ -205,8 +203,9 @@ OTHER = {
 
 def run_ids(field: str) -> tuple[str, str]:
     """Ids of two runs that differ in one field, with a method and a task that use it."""
-    method = next((name for name in ("adept", "dept", "lora") if field in METHODS[name].fields), "adept")
-    task = next((task.name for task in ROWS if field in task.switches), "mrpc" if field == "select_on" else "rte")
+    method = next((name for name in ("adept", "dept", "lora") if field in METHODS[name].own_options()), "adept")
+    other = "mrpc" if field == "select_on" else "rte"
+    task = next((task.name for task in ROWS if field in task.options.own_options()), other)
     flags = {"task": task, "method": method, "allow_code_execution": TASKS[task].runs_code}
     if field == "few_shot_rule":
         flags["few_shot"] = 16
@@ -227,9 +226,8 @@ def test_places_leave_the_run_id_alone(field):
     assert one == other
 
 
-@pytest.mark.parametrize(
-    "field", [name for name in OPTIONS if name not in (*PLACES, "task_file")]
-)  # tests/test_task_file.py
+# --task_file: tests/tasks/test_custom.py
+@pytest.mark.parametrize("field", [name for name in OPTIONS if name not in (*PLACES, "task_file")])
 def test_every_other_field_changes_the_run_id(field):
     one, other = run_ids(field)
     assert one != other
@@ -384,8 +382,8 @@ def test_the_same_shapes_with_other_weights_are_another_model(tmp_path):
 @pytest.fixture
 def ran(monkeypatch):
     """[(task, method)] of the runs that train.py starts; QQP's fails."""
-    import adept.loop
-    import train
+    from adept.commands import train
+    from adept.training import loop
 
     started = []
 
@@ -395,8 +393,8 @@ def ran(monkeypatch):
             raise UserError("no data")
         return {"run_id": config.run_id}
 
-    monkeypatch.setattr(adept.loop, "run", run)
-    monkeypatch.setattr(train, "table_line", lambda record: record["run_id"])
+    monkeypatch.setattr(loop, "run", run)
+    monkeypatch.setattr(train, "summary_line", lambda record: record["run_id"])
     return started
 
 
@@ -436,5 +434,5 @@ def test_a_group_in_a_table_is_each_of_its_tasks_with_its_own_switches(tmp_path)
     file.write_text('title: T\nfields: {task: ["@other", stsb], winogrande_options: both}\ngrid: [{method: pt}]\n')
     configs = [run.config for run in load_table(file, {}).runs()]
     assert [config.task for config in configs] == [*GROUPS["other"], "stsb"]
-    assert [config.winogrande_options for config in configs] == ["both", None, None, None, None]
+    assert [config.get("winogrande_options") for config in configs] == ["both", None, None, None, None]
     assert [run.config.task for run in load_table(file, {"task": "@mrqa"}).runs()] == [*GROUPS["mrqa"]]

@@ -11,11 +11,11 @@ import torch
 
 from adept.base.errors import UserError
 from adept.config.layers import resolve
-from adept.data import few_shot
 from adept.data.batches import batch_indices
 from adept.data.codec import Codec
 from adept.data.dataset import load_data
 from adept.data.example import IGNORED, Example
+from adept.data.few_shot import few_shot
 from adept.data.sources import load_rows
 from adept.tasks import TASKS
 

@@ -25,11 +25,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import safetensors.torch
-from conftest import ROOT, fixture_rows
+from conftest import ROOT
 
 from adept.config.layers import resolve
 from adept.config.run import task_of
 from adept.data.dataset import load_data
+from adept.models.tiny import fixture_rows
 from adept.tasks import TASKS
 from adept.tasks.mbpp import MBXP
 
@@ -344,11 +345,11 @@ socket.getaddrinfo = on_loopback
 
 import dataclasses, json, os, sys, traceback
 import datasets
-from adept import models
 from adept.base.errors import UserError
 from adept.config.layers import resolve
 from adept.data.dataset import load_data
 from adept.config.run import task_of
+from adept.models.loading import load_model
 from adept.tasks import TASKS
 
 load_dataset = datasets.load_dataset
@@ -363,7 +364,8 @@ datasets.load_dataset = from_loopback
 
 def work(kind, flags, changes):
     if kind == "model":
-        model, tokenizer = load_model(resolve(flags))
+        config = resolve(flags)
+        model, tokenizer = load_model(config.model, revision=config.model_revision)
         return {"total": sum(p.double().sum().item() for p in model.parameters()), "ids": tokenizer("a film").input_ids}
     row = TASKS[flags["task"]]
     TASKS[row.name] = dataclasses.replace(row, **changes)

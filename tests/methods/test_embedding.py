@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FAMILIES, make_model
+from conftest import FAMILIES
 from explicit_formulas import examples, explicit_inputs, filled_session
 from torch import nn
 
 from adept.data.example import IGNORED
 from adept.methods.embedding import PromptedEmbedding, prompt_from_ids, prompt_from_vocab, random_prompt
 from adept.methods.offsets import PositionOffset, TokenOffset
+from adept.models.tiny import make_model
 from adept.training.session import open_session
 
 PROMPT_METHODS = ("pt", "dept", "adept", "dept_relu")
@@ -170,7 +171,7 @@ def test_peft_prompt_tuning_gives_the_same_loss(make_config):
         peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=6, num_transformer_submodules=1),
     )
     with torch.no_grad():
-        theirs.prompt_encoder["default"].weight.copy_(session.model.model.embed_tokens.prompt)
+        theirs.prompt_encoder["default"].embedding.weight.copy_(session.model.model.embed_tokens.prompt)
     batch = examples(session)
     rows = [[*e.source_ids, *e.target_ids] for e in batch]
     width = max(map(len, rows))

@@ -8,6 +8,7 @@ import transformers
 from conftest import FAMILIES
 
 from adept.config.layers import resolve
+from adept.data.batches import training_batches
 from adept.data.dataset import load_data
 from adept.methods import METHODS
 from adept.runs.adapter import read_weights, restore_adapter
@@ -65,26 +66,26 @@ def test_parameter_counts_of_the_paper(shape, flags, count):
     with torch.device("meta"):
         model = kind.from_config(shape)
     config = resolve({"task": "rte", **flags})
-    adapted = METHODS[config.method].apply(model.requires_grad_(False), None, config)
+    adapted = config.method_options.apply(model.requires_grad_(False), None)
     assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == count
 
 
 def one_step(config):
     session = open_session(config)
-    optimizer = make_optimizer(parameter_groups(session.model, METHODS[config.method].lrs, config), config)
+    optimizer = make_optimizer(parameter_groups(session.model, config.method_options.learning_rates()), config)
     train = session.codec.encode(load_data(session.task, config).train)
     session.model.train()
-    return session, optimizer, micro_batches(session, train)
+    return session, optimizer, training_batches(session.codec, train, config)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "zero_shot"])
 def test_only_the_methods_parameters_move_and_all_of_them_do(make_config, family, method):
-    fields = (
-        {}
-        if method in ("full", "lora")
-        else {"prompt_lr": 1e-2, "max_source_len": 64, "offset_len": 64 if method == "dept" else None}
-    )
+    fields = {"max_source_len": 64}
+    if "prompt_lr" in METHODS[method].own_options():
+        fields["prompt_lr"] = 1e-2
+    if method == "dept":
+        fields["offset_len"] = 64
     session, optimizer, batches = one_step(make_config(family, method, **fields))
     before = {name: p.detach().clone() for name, p in session.model.named_parameters()}
     # From the second step on, gradients reach W_down and A, whose product with a zero matrix is the first offset.
@@ -97,7 +98,7 @@ def test_only_the_methods_parameters_move_and_all_of_them_do(make_config, family
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "zero_shot"])
 def test_loss_falls_on_a_fixed_batch(make_config, family, method):
-    rates = dict.fromkeys(METHODS[method].lrs.values(), 1e-2)
+    rates = dict.fromkeys(METHODS[method].rates.values(), 1e-2)
     session, optimizer, batches = one_step(make_config(family, method, **rates, model_dropout=0))
     fixed = next(batches)
     losses = [float(train_step([next_step_input(session, optimizer, iter([fixed]), 1.0)])[0].loss) for _ in range(20)]
@@ -136,7 +137,7 @@ def test_the_released_dept_checkpoint_fills_our_dept(make_config, shared):
             "prompt_init": "random",
         }
     )
-    model = METHODS["dept"].apply(model.requires_grad_(False), None, config)
+    model = config.method_options.apply(model.requires_grad_(False), None)
     hook = model.encoder.embed_tokens.to_empty(device="cpu")
     restore_adapter(model, folder)
     released = read_weights(folder)

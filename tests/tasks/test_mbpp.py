@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
-from conftest import fixture_rows
 
 from adept.base.errors import UserError
 from adept.config.run import task_of
 from adept.data.dataset import load_data
 from adept.metrics import Answers, score
+from adept.models.tiny import fixture_rows
 from adept.tasks.mbpp import function_body
+from adept.training import run as training_run
 from adept.training.evaluation import predict
 from adept.training.loop import run
 from adept.training.session import open_session
@@ -30,7 +31,7 @@ def mbpp(make_config):
 def test_the_fixtures_own_solutions_pass(mbpp):
     config = mbpp()
     rows = fixture_rows("mbpp")
-    targets, references = zip(*(function_body(row, config) for row in rows), strict=True)
+    targets, references = zip(*(function_body(row, config.task_options) for row in rows), strict=True)
     assert score(("pass@1_two_versions", "pass@1"), Answers(targets, references)) == {
         "pass@1_two_versions": 100,
         "pass@1": 100,
@@ -107,8 +108,8 @@ def test_a_system_without_protection_is_told_before_anything_is_trained(mbpp, mo
     def refuse():
         raise UserError("not here")
 
-    monkeypatch.setattr(loop, "require_protection", refuse)
-    monkeypatch.setattr(loop, "load_data", lambda *_: pytest.fail("loaded before the check"))
+    monkeypatch.setattr(training_run, "require_protection", refuse)
+    monkeypatch.setattr(training_run, "load_data", lambda *_: pytest.fail("loaded before the check"))
     with pytest.raises(UserError, match="not here"):
         run(mbpp())
 
