@@ -207,7 +207,7 @@ def largest_batch(config: RunConfig, tokenizer: object, room: int) -> int:
     """The largest batch_size whose training step needs at most `room` bytes; 0 if one row needs more."""
 
     def total(rows: int) -> int:
-        return count_run(dataclasses.replace(config, batch_size=rows), tokenizer)[0].total
+        return count_run(config.replace(batch_size=rows), tokenizer)[0].total
 
     low, high = 8, 16
     total_low, total_high = total(low), total(high)
