@@ -59,7 +59,7 @@ AUTOCAST_TYPES = dict.fromkeys(
 
 
 class GpuEmulation(TorchFunctionMode):
-    """Makes functions on the meta device keep the tensors that a GPU's kernels keep, and gives meta an autocast."""
+    """Emulates a GPU on the meta device: the tensors that its kernels keep for the backward pass, and autocast."""
 
     def __init__(self):
         super().__init__()
@@ -186,9 +186,10 @@ def count_step(model: nn.Module, loss: Callable[[], Tensor]) -> StepMemory:
 
 
 def count_run(config: RunConfig, tokenizer: object) -> tuple[StepMemory, int]:
-    """Counts a training step of config.batch_size rows of the greatest length, for a model of SHAPES (adept/models.py).
+    """Counts a training step of config.batch_size rows of the greatest length.
 
-    Returns (its memory, the bytes of its logits in fp32).
+    config.model: a name of SHAPES (adept/models/families.py).
+    Returns (the step's memory, the bytes of its logits in fp32).
     """
     gpu, model = GpuEmulation(), patch_attention_and_dropout(random_model(config.model, "meta"))
     gpu.wrap_blocks(model)

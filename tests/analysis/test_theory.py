@@ -6,7 +6,7 @@ import pytest
 
 from adept.analysis.theory import theory_markdown
 from adept.commands.main import main
-from adept.models.loading import random_t5
+from adept.models.families import random_t5
 from adept.training.loop import run
 from adept.training.session import open_session
 
