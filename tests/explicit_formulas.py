@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 
 from adept.data.example import Example
-from adept.methods.embedding import PromptedEmbedding
 from adept.models.tiny import fixture_rows
 from adept.tasks import TASKS
 from adept.training.session import open_session
@@ -25,19 +24,18 @@ def filled_session(make_config, family, method, **fields):
 
 def examples(session, task="rte"):
     """The encoded fixture rows of a task."""
-    rows = [TASKS[task].source(row) for row in fixture_rows(task)]
-    return session.codec.encode([Example(str(i), row, str(i % 2), ()) for i, row in enumerate(rows)])
+    sources = [TASKS[task].source(row) for row in fixture_rows(task)]
+    return session.codec.encode([Example(str(i), source, str(i % 2), ()) for i, source in enumerate(sources)])
 
 
 def hook_outputs(session):
     """The embeddings [B, T, D] of the fixture rows of RTE as the model gets them."""
-    (hook,) = [m for m in session.model.modules() if isinstance(m, PromptedEmbedding)]
-    return hook(session.codec.train_batch(examples(session))["input_ids"]).detach()
+    return session.prompted_embedding(session.codec.train_batch(examples(session))["input_ids"]).detach()
 
 
 def explicit_inputs(session, ids):
     """[P ; E + offset] of one row of ids without prompt."""
-    (hook,) = [m for m in session.model.modules() if isinstance(m, PromptedEmbedding)]
+    hook = session.prompted_embedding
     rows = []
     for position, token in enumerate(ids):
         e = hook.base.weight[token]

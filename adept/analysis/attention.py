@@ -1,4 +1,4 @@
-"""First-layer attention (Section 3.4, Eq. 5-7; Appendix A, Eq. 8): what a method changes in it."""
+"""How a method changes the first layer's attention (Section 3.4, Eq. 5-7; Appendix A, Eq. 8)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILLER_TEXT, FILLER_TOKENS = " and so on, and so forth", 16
 """The "meaningless sequence" of Section 3.2, which is repeated to this many tokens."""
 
 MIN_ATTENTION = 1e-30
-"""A sum of attention weights below this is not divided by: it has lost digits in fp32."""
+"""Sums of attention weights below this are not used as divisors: they have lost digits in fp32."""
 
 
 @contextlib.contextmanager
@@ -30,9 +30,7 @@ def without_offset(session: Session) -> Iterator[None]:
     """
     hook = session.prompted_embedding
     if hook is None or hook.offset is None:
-        raise UserError(
-            f"method '{session.config.method}' has no offset that could be left out; 'dept' and 'adept' have"
-        )
+        raise UserError(f"method '{session.config.method}' has no offset to leave out; 'dept' and 'adept' have one")
     before, hook.use_offset = hook.use_offset, False
     try:
         yield

@@ -13,12 +13,12 @@ from adept.analysis.attention import FILLER_TOKENS, measure_attention
 from adept.base.paths import ROOT
 from adept.config.run import RunConfig, model_label
 from adept.data.dataset import load_data
-from adept.models.loading import random_t5
+from adept.models.families import random_t5
 from adept.serving.load import load
+from adept.tables.report import MISSING
 from adept.tables.table_file import load_table
 from adept.training.session import Session, open_session
 
-MISSING = "–"
 RANDOM = "random"
 """The origin of measures that come from no trained adapter."""
 

@@ -1,4 +1,4 @@
-"""What is compared: one model in one style, with its sessions, optimizers and measured batches."""
+"""A contestant is a model in one style, with its sessions, optimizers and measured batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from adept.training.stack import Stack
 from adept.training.step import StepInput, train_step
 
 BATCHES = 5
-"""The number of measured batches, of different widths, that stand for an epoch's."""
+"""The number of measured batches. They have different widths and represent an epoch."""
 
 
 @dataclass
@@ -51,17 +51,17 @@ class Contestant:
     def train(self, batches: list[list[int]] | None = None) -> None:
         """Trains each run by one optimizer step on each of `batches`, by default on each of the measured batches."""
 
-        def make_batches(numbers: list[int]) -> list[Batch]:
+        def make_run_batches(numbers: list[int]) -> list[Batch]:
             examples = [self.examples[i] for i in numbers]
             return [make_batch(session.codec, examples) for session in self.sessions]
 
         self.session.model.train()
-        for run_batches in prefetch(make_batches, batches or self.batches, 2):
-            works = [
+        for run_batches in prefetch(make_run_batches, batches or self.batches, 2):
+            inputs = [
                 StepInput(session, optimizer, (batch,), 0.0)
                 for session, optimizer, batch in zip(self.sessions, self.optimizers, run_batches, strict=True)
             ]
-            steps = train_step(works, self.stack)
+            steps = train_step(inputs, self.stack)
             if self.style.released:
                 steps[0].loss.item()  # transformers' Trainer checks that each loss is finite
 
@@ -86,7 +86,7 @@ class Contestant:
 
 
 def representative_batches(examples: list[Example], config: RunConfig, count: int = BATCHES) -> list[list[int]]:
-    """`count` batches that stand for an epoch's, as numbers of `examples`.
+    """`count` batches that represent an epoch, as numbers of `examples`.
 
     An epoch's full batches are sorted by width and cut into `count` equal parts; the middle batch of each part is
     taken.
@@ -116,14 +116,15 @@ def open_style_sessions(
 
     fields: RunConfig fields that take precedence over those of the profile and of the style.
     """
-    setup, way = PROFILES[profile], STYLES[style]
-    common = {"method": "adept", "batch_size": 32, "grad_accum": 1}
-    chosen = {"task": setup.task or profile, "model": name, "device": device}
-    config = resolve({**chosen, **common, **setup.fields, **way.fields, **fields})
-    shared = {id(parameter): parameter for parameter in model.parameters()} if config.precision != "bf16" else {}
+    setup, chosen_style = PROFILES[profile], STYLES[style]
+    common = {"task": setup.task or profile, "model": name, "device": device, "method": "adept"}
+    sizes = {"batch_size": 32, "grad_accum": 1}
+    config = resolve({**common, **sizes, **setup.fields, **chosen_style.fields, **fields})
+    shares = config.precision != "bf16"  # opening a session in bf16 rounds the weights in place
+    shared = {id(parameter): parameter for parameter in model.parameters()} if shares else {}
     model = copy.deepcopy(model, shared)
-    if way.released:
+    if chosen_style.released:
         return [use_released_way(open_session_on(config, model, tokenizer))]
     patch_attention_and_dropout(model)
-    copies = [copy_sharing_parameters(model) for _ in range(way.runs)]
+    copies = [copy_sharing_parameters(model) for _ in range(chosen_style.runs)]
     return [open_session_on(config, run_model, tokenizer) for run_model in copies]

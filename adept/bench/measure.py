@@ -228,7 +228,7 @@ def measure_inference(name: str, profile: str, repeats: int, device: torch.devic
             "rows_per_second": len(examples) / statistics.median(times[label]),
             "times_first": speedup(times["pt 200"], times[label]),
         }
-        if session.config.fold:
+        if session.config.get("fold"):
             hook = session.prompted_embedding
             row["fold_bytes"] = hook.weight.numel() * hook.weight.element_size()
             row["fold_seconds"] = min(time_call(copy.deepcopy(hook).fold, device) for _ in range(3))

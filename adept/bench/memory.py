@@ -59,7 +59,7 @@ AUTOCAST_TYPES = dict.fromkeys(
 
 
 class GpuEmulation(TorchFunctionMode):
-    """Makes functions on the meta device keep the tensors that a GPU's kernels keep, and gives meta an autocast."""
+    """Emulates a GPU on the meta device: the tensors that its kernels keep for the backward pass, and autocast."""
 
     def __init__(self):
         super().__init__()
@@ -186,9 +186,10 @@ def count_step(model: nn.Module, loss: Callable[[], Tensor]) -> StepMemory:
 
 
 def count_run(config: RunConfig, tokenizer: object) -> tuple[StepMemory, int]:
-    """Counts a training step of config.batch_size rows of the greatest length, for a model of SHAPES (adept/models.py).
+    """Counts a training step of config.batch_size rows of the greatest length.
 
-    Returns (its memory, the bytes of its logits in fp32).
+    config.model: a name of SHAPES (adept/models/families.py).
+    Returns (the step's memory, the bytes of its logits in fp32).
     """
     gpu, model = GpuEmulation(), patch_attention_and_dropout(random_model(config.model, "meta"))
     gpu.wrap_blocks(model)
@@ -207,7 +208,7 @@ def largest_batch(config: RunConfig, tokenizer: object, room: int) -> int:
     """The largest batch_size whose training step needs at most `room` bytes; 0 if one row needs more."""
 
     def total(rows: int) -> int:
-        return count_run(dataclasses.replace(config, batch_size=rows), tokenizer)[0].total
+        return count_run(config.replace(batch_size=rows), tokenizer)[0].total
 
     low, high = 8, 16
     total_low, total_high = total(low), total(high)

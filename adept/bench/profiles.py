@@ -11,7 +11,7 @@ from adept.tasks import TASKS
 
 @dataclass(frozen=True)
 class Profile:
-    """The source lengths of one task."""
+    """The source lengths of one task, and the options of the runs on it."""
 
     deciles: tuple[int, ...]
     """The deciles (0%, 10%, ..., 100%) of the sources' lengths in T5 tokens, EOS included, truncated to the task's
@@ -20,7 +20,7 @@ class Profile:
     """The tasks of Tables 3-6 whose grid is projected from this profile, which is the nearest by the mean lengths of
     Appendix D."""
     task: str = ""
-    """The task whose labels and limits are used, if it is not called like the profile."""
+    """The task whose labels and limits are used; empty: the task of the profile's name."""
     fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
     """RunConfig fields of every run on this profile."""
 
@@ -41,16 +41,12 @@ PROFILES = {
         (),
         (),
         fields={
-            "targets": "words",
-            "max_source_len": 96,
-            "batch_size": 16,
-            "prompt_len": 7,
-            "bottleneck": 8,
+            "targets": "words", "max_source_len": 96, "batch_size": 16, "prompt_len": 7, "bottleneck": 8,
             "eval_rows": 200,
         },
     ),
-}
-"""movie_reviews is the training step of configs/quickstart.yaml: its fields, real rows and a real tokenizer."""
+}  # fmt: skip
+"""By name. movie_reviews is the training step of configs/quickstart.yaml, with real rows and a real tokenizer."""
 
 
 def validation_size(profile: str) -> int:
@@ -121,7 +117,7 @@ class Grid:
 
 
 SEARCH_RUNS = 24
-"""Runs a task of the search of Appendix E."""
+"""The number of runs of Appendix E's search, for each task."""
 
 GRIDS = {
     "Table 3": Grid(

@@ -1,4 +1,4 @@
-"""The released code's way to compute: padding, attention, logits and evaluation."""
+"""Training and evaluation as the released code computes them: padding, attention, logits, generation."""
 
 from __future__ import annotations
 

@@ -15,13 +15,13 @@ from adept.base.atomic_files import write_atomically
 from adept.bench.memory import COUNTED_ROWS, GPU_BYTES
 from adept.bench.profiles import GRIDS, PROFILES, STEPS_PER_CYCLE, STYLES
 from adept.runs.provenance import git_state, package_version
+from adept.tables.report import MISSING
 
 MEMORY_CAPTION = (
     f"Memory of a training step of ADePT, {COUNTED_ROWS} rows of the longest kind: a count, not a measurement "
     "(adept/bench/memory.py). Saved: what the forward pass keeps for the backward pass; logits: one copy in fp32; "
     "peak: all that is alive at the step's worst moment, weights and optimizer apart."
 )
-MISSING = "–"
 
 # Results --------------------------------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ def merge_results(old: dict, new: dict) -> dict:
 def save_performance(name: str, kind: str, result: dict) -> None:
     """Merges a result into NAME.json, and writes its tables into NAME.md.
 
-    kind: the type of the device. NAME.json has an entry, NAME.md a pair of marks for each kind.
+    kind: the type of the device. For each kind, NAME.json has an entry and NAME.md a pair of marks.
     """
     path, page = Path(f"{name}.json"), Path(f"{name}.md")
     kinds = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

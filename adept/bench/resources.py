@@ -1,4 +1,4 @@
-"""What a training step needs on the device at hand: memory, operations, floating-point operations."""
+"""Measures what a training step needs on a device: memory, operations, floating-point operations."""
 
 from __future__ import annotations
 

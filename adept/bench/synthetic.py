@@ -1,4 +1,4 @@
-"""What replaces real files: a tokenizer of digits, rows of a profile's lengths, an output head with short answers."""
+"""Replacements of real files: a tokenizer of digits, rows of a profile's lengths, a head with short answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DigitTokenizer:
 def set_short_answer_head(model: nn.Module) -> nn.Module:
     """Gives a random model an output head with which it answers "0" and EOS, in place, and returns the model.
 
-    So generation takes as few steps as with a trained model.
+    Generation then takes as few steps as with a trained model.
     """
     table = model.get_input_embeddings().weight  # [V, D]
     head = table * 1e-3

@@ -1,12 +1,12 @@
-"""Times the released code's way of training and evaluating against this project's, in turns in one run.
+"""Times training and evaluation as the released code runs them and as this project runs them, in turns.
 
 python -m adept bench                                                  T5-small's shape and SmolLM2-135M on the CPU
 python -m adept bench --device cuda --models t5-base t5-3b --style released ours bf16 compiled --out results/performance
 python -m adept bench --only memory                                    counts what a step of the paper's models needs
 
-Weights are random and of the true shape; sources have the lengths of the tasks' real rows under T5's tokenizer.
-Ratios are medians over the repeats; in each repeat every style does the same work once. A step has 32 rows (the
-paper: 16 x 2 on large tasks). --out NAME updates NAME.json and the tables in NAME.md.
+Models have their true shape and random weights. Sources have the lengths of the tasks' real rows under T5's tokenizer.
+In each repeat every style does the same work once; reported ratios are medians over the repeats. A step has 32 rows
+(the paper: 16 x 2 on large tasks). --out NAME updates NAME.json and the tables in NAME.md.
 """
 
 from __future__ import annotations
@@ -15,13 +15,7 @@ import argparse
 
 from adept.base.console import print_result, print_status
 from adept.base.errors import UserError, nearest
-from adept.bench import (
-    count_models_memory,
-    measure_inference,
-    measure_model,
-    performance_markdown,
-    save_performance,
-)
+from adept.bench import count_models_memory, measure_inference, measure_model, performance_markdown, save_performance
 from adept.bench.memory import COUNTED_MODELS
 from adept.bench.profiles import PROFILES, STYLES
 from adept.bench.report import describe_machine
@@ -34,6 +28,7 @@ PARTS = ("step", "eval", "cycle", "inference", "memory")
 
 
 def make_parser() -> OneLineParser:
+    """The command line of `bench`."""
     parser = OneLineParser(
         prog="python -m adept bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

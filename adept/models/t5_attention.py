@@ -1,33 +1,42 @@
 """T5's attention with less arithmetic: same parameters, same result up to rounding.
 
-MaskedBiasAttention, the encoder's, joins relative bias and padding mask once for all layers, where transformers does so
-in each of them. While training on a CPU, where torch has no fused attention with dropout, its masks are those of
-adept/models/dropout.py.
+MaskedBiasAttention is the encoder's. It adds the padding mask to the relative position bias once for all layers, where
+transformers does so in each layer. In training on a CPU, where torch has no fused attention with dropout, it draws the
+dropout masks of adept/models/dropout.py.
 
-ShortTargetCrossAttention moves the projections of the source's keys and values to the few queries: (W_q x) . (W_k e) =
-(W_k^T W_q x) . e and sum_t a_t (W_v e_t) = W_v (sum_t a_t e_t), so keys and values of the source tokens e_t are never
-formed. L target tokens make that L / d_kv of their arithmetic (d_kv = 64 at T5-base), which saves an eighth of a step
-with short targets.
+ShortTargetCrossAttention is the decoder's. It never forms the keys and values of the source tokens e_t, because it
+applies their projections to the few queries instead: (W_q x) . (W_k e) = (W_k^T W_q x) . e and sum_t a_t (W_v e_t) =
+W_v (sum_t a_t e_t). With L target tokens that costs L / d_kv of the arithmetic of the keys and values (d_kv = 64 at
+T5-base), which saves an eighth of a training step with short targets.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from adept.models.dropout import draws_own_masks, dropout
 
 
+def patch_attention(model: PreTrainedModel) -> None:
+    """Gives a T5 this file's attention, in place. Names and parameters stay."""
+    for block in model.get_encoder().block:
+        block.layer[0].SelfAttention.__class__ = MaskedBiasAttention
+    for block in model.get_decoder().block:
+        block.layer[1].EncDecAttention.__class__ = ShortTargetCrossAttention
+
+
 def apply_mask(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """The scores with the mask in them, which is of booleans or to be added, as the model's own attention takes it."""
+    """The masked scores. mask: booleans, False for what is not attended to, or numbers that are added."""
     if mask is None:
         return scores
     return torch.where(mask, scores, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
 
 
 class MaskedBiasAttention(T5Attention):
-    """The encoder's self-attention. What it passes on as position_bias holds the mask already: [B, H, T, T]."""
+    """The encoder's self-attention. The position_bias [B, H, T, T] that it returns for the next layer is masked."""
 
     def forward(
         self,
@@ -41,28 +50,22 @@ class MaskedBiasAttention(T5Attention):
         """hidden_states [B, T, D], mask [B, 1, 1 or T, T] -> ([B, T, D], position_bias, weights)."""
         if position_bias is None:
             length = hidden_states.shape[1]
-            position_bias = self.compute_bias(length, length, device=hidden_states.device).to(
-                hidden_states.dtype
-            )  # [1, H, T, T]
-            position_bias = apply_mask(
-                position_bias.contiguous(), mask
-            )  # contiguous here, or every layer makes and keeps a copy that is
+            position_bias = self.compute_bias(length, length, device=hidden_states.device)  # [1, H, T, T]
+            # Contiguous already here: else every layer would make and keep a contiguous copy.
+            position_bias = apply_mask(position_bias.to(hidden_states.dtype).contiguous(), mask)
         if not (self.training and self.dropout and draws_own_masks(hidden_states)):
             return super().forward(hidden_states, None, key_value_states, position_bias, past_key_values, **kwargs)
         by_head = (*hidden_states.shape[:2], self.n_heads, self.key_value_proj_dim)
         queries, keys, values = (
             project(hidden_states).view(by_head).transpose(1, 2) for project in (self.q, self.k, self.v)
         )
-        weights = dropout(
-            (queries @ keys.transpose(2, 3) + position_bias).softmax(dim=-1), self.dropout, self.training
-        )  # [B, H, T, T]
+        weights = (queries @ keys.transpose(2, 3) + position_bias).softmax(dim=-1)  # [B, H, T, T]
+        weights = dropout(weights, self.dropout, self.training)
         return self.o((weights @ values).transpose(1, 2).flatten(2)), position_bias, weights
 
 
 class ShortTargetCrossAttention(T5Attention):
-    """T5's cross-attention in another order of summation; same parameters, same result up to rounding, no cache of keys
-    and values.
-    """
+    """The decoder's cross-attention in another order of summation. It keeps no cache of keys and values."""
 
     def forward(
         self,
@@ -73,10 +76,11 @@ class ShortTargetCrossAttention(T5Attention):
         past_key_values=None,
         **kwargs,
     ):
-        """hidden_states [B, L, D], key_value_states [B, T, D], mask [B, 1, L, T] -> ([B, L, D], position_bias, weights
-        [B, H, L, T]).
+        """hidden_states [B, L, D], key_value_states [B, T, D], mask [B, 1, L, T] -> (output, position_bias, weights).
+
+        The output is [B, L, D], the weights are [B, H, L, T].
         """
-        if type(self.k) is not nn.Linear or type(self.v) is not nn.Linear:  # LoRA's are more than a matrix
+        if type(self.k) is not nn.Linear or type(self.v) is not nn.Linear:  # LoRA's projections have no single matrix
             return super().forward(hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs)
         rows, targets, width = hidden_states.shape
         by_head = (self.n_heads, self.key_value_proj_dim, -1)

@@ -1,7 +1,7 @@
-"""Tiny random models of three families, made on first use: --model tiny-t5 | tiny-llama | tiny-codegen.
+"""Tiny random models, one of each name in TINY (adept/models/families.py), made on first use.
 
-The profile "smoke" and the tests run on them in seconds; no quality is meant. Their tokenizer is trained on the rows of
-data/fixtures.
+The profile "smoke" and the tests run on them in seconds; their answers have no quality. Their tokenizer is trained on
+the rows of data/fixtures.
 """
 
 from __future__ import annotations
@@ -11,23 +11,31 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adept.base.paths import ROOT
 from adept.models.bundled import FOLDER, publish
+from adept.models.families import TINY, build_random_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 FIXTURE_FOLDER = ROOT / "data" / "fixtures"
 
 
 def fixture_rows(task: str) -> list[dict]:
+    """The rows of data/fixtures/<task>.jsonl."""
     return [json.loads(line) for line in (FIXTURE_FOLDER / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """data/bundled/<name>-<digest of the fixtures>, made by the first who asks."""
-    digest = hashlib.sha256(
-        b"".join(path.read_bytes() for path in sorted([*FIXTURE_FOLDER.glob("*.jsonl"), Path(__file__)]))
-    ).hexdigest()[:8]
-    target = FOLDER / f"{name}-{digest}"
+    """The folder data/bundled/<name>-<digest>; make(folder) fills it on first use.
+
+    The digest is of all that decides about the content: the fixtures, this file and the shapes in TINY.
+    """
+    sources = sorted([*FIXTURE_FOLDER.glob("*.jsonl"), Path(__file__)])
+    content = b"".join(path.read_bytes() for path in sources) + json.dumps(TINY).encode()
+    target = FOLDER / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
     if not target.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
@@ -40,16 +48,16 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
 
 def tiny_model_folder(name: str) -> Path:
     """The folder of a tiny random model of that family, with its tokenizer."""
-    family = name.removeprefix("tiny-")
 
     def make(folder: Path) -> None:
-        make_model(family).save_pretrained(folder)
-        make_tokenizer(folder, appends_eos=family == "t5")
+        model = make_model(name.removeprefix("tiny-"))
+        model.save_pretrained(folder)
+        make_tokenizer(folder, appends_eos=model.config.is_encoder_decoder)
 
     return made_once(name, make)
 
 
-def make_tokenizer(folder: Path, *, appends_eos: bool):
+def make_tokenizer(folder: Path, *, appends_eos: bool) -> PreTrainedTokenizerFast:
     """A byte-level BPE of 320 tokens, trained on the fixtures and saved into `folder`."""
     import tokenizers
     import transformers
@@ -79,39 +87,13 @@ def make_tokenizer(folder: Path, *, appends_eos: bool):
     return tokenizer
 
 
-def make_model(family: str):
-    """A random model of two layers, 32 wide, always the same; leaves torch's random numbers where they were."""
+def make_model(family: str) -> PreTrainedModel:
+    """A random model of two layers, 32 wide, always the same. family: "t5", "llama" or "codegen".
+
+    The state of torch's generator does not change. Raises KeyError for another family.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_model(family)
-
-
-def build_model(family: str):
-    import transformers
-
-    match family:
-        case "t5":
-            return transformers.T5ForConditionalGeneration(
-                transformers.T5Config(
-                    vocab_size=328, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.1,
-                    decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, initializer_factor=1.0,
-                )
-            )  # fmt: skip
-        case "llama":
-            return transformers.LlamaForCausalLM(
-                transformers.LlamaConfig(
-                    vocab_size=328, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                    max_position_embeddings=512, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-                    initializer_range=0.3,
-                )
-            )  # fmt: skip
-        case "codegen":
-            return transformers.CodeGenForCausalLM(
-                transformers.CodeGenConfig(
-                    vocab_size=328, n_embd=32, n_layer=2, n_head=4, rotary_dim=4, n_positions=512, n_ctx=512,
-                    pad_token_id=0, eos_token_id=1, bos_token_id=1, initializer_range=0.3,
-                )
-            )  # fmt: skip
-    raise ValueError(f"no tiny model of the family '{family}'")
+        return build_random_model(TINY[f"tiny-{family}"])

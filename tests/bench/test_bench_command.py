@@ -7,18 +7,16 @@ import pytest
 
 from adept.bench.profiles import INFERENCE
 from adept.bench.report import performance_markdown
-from adept.commands.bench import main
+from adept.commands.main import main
 
 pytestmark = pytest.mark.usefixtures("tiny_bench")
 
 
 def test_a_run_of_the_bench_writes_its_figures_beside_those_of_other_runs(tmp_path, capsys):
     out = tmp_path / "performance"
-    words = ["--models", "t5-small", "--repeats", "2", "--out", str(out)]
-    assert (
-        main([*words, "--profiles", "rte", "--style", "released", "ours", "stacked", "--only", "step", "eval", "cycle"])
-        == 0
-    )
+    words = ["bench", "--models", "t5-small", "--repeats", "2", "--out", str(out)]
+    compared = ["--profiles", "rte", "--style", "released", "ours", "stacked", "--only", "step", "eval", "cycle"]
+    assert main([*words, *compared]) == 0
     (rows,) = [json.loads(out.with_suffix(".json").read_text())["cpu"]["rows"]]
     released, ours, stacked = rows
     assert released["step"]["times_first"] == {"median": 1, "low": 1, "high": 1}
@@ -39,16 +37,16 @@ def test_a_run_of_the_bench_writes_its_figures_beside_those_of_other_runs(tmp_pa
     assert "measured t5-small, sst2" in capsys.readouterr().err
 
 
-def test_what_does_not_fit_is_told_and_left_out(tmp_path, monkeypatch, capsys):
+def test_a_model_that_does_not_fit_is_left_out_with_the_reason(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("adept.bench.resources.free_memory", lambda _: 1000)
-    assert main(["--models", "t5-small", "--profiles", "rte", "--only", "step"]) == 0
+    assert main(["bench", "--models", "t5-small", "--profiles", "rte", "--only", "step"]) == 0
     assert re.search(
         r"- t5-small, rte, ours: not measured, the weights need \d+ GB, 0 GB are free", capsys.readouterr().out
     )
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reason"),
     [
         (["--models", "t5-bas"], "unknown name 't5-bas'; did you mean 't5-base'?"),
         (["--style", "our"], "unknown name 'our'; did you mean 'ours'?"),
@@ -57,7 +55,7 @@ def test_what_does_not_fit_is_told_and_left_out(tmp_path, monkeypatch, capsys):
         (["--device", "tpu"], "--device tpu cannot be used here"),
     ],
 )
-def test_mistakes_cost_one_line(words, told, capsys):
-    assert main(words) == 2
+def test_mistakes_cost_one_line(words, reason, capsys):
+    assert main(["bench", *words]) == 2
     line = capsys.readouterr().err
-    assert told in line and line.count("\n") == 1
+    assert reason in line and line.count("\n") == 1

@@ -5,7 +5,7 @@ from torch.profiler import profile
 
 from adept.bench.memory import StepMemory, count_run, count_step, largest_batch
 from adept.bench.synthetic import DigitTokenizer
-from adept.commands.bench import main
+from adept.commands.main import main
 from adept.config.layers import resolve
 from adept.data.batches import make_batch
 from adept.data.example import Example
@@ -26,7 +26,7 @@ SMALL = {
 }
 
 
-def allocated(work) -> int:
+def peak_of_allocator(work) -> int:
     """The most bytes that `work` had allocated at once, as torch's allocator reports them."""
     with profile(profile_memory=True) as measured:
         work()
@@ -57,7 +57,7 @@ def test_counted_peak_is_the_allocators(name, checkpointed):
         session.model.zero_grad()
 
     train()
-    measured = allocated(train)
+    measured = peak_of_allocator(train)
     count = count_step(session.model, lambda: stack.losses([batch.inputs]).sum())
     assert count.peak == pytest.approx(measured, rel=1e-3)
     assert 0 < count.saved <= count.peak
@@ -67,7 +67,7 @@ def test_counted_peak_is_the_allocators(name, checkpointed):
     assert count.optimizer == 8 * sum(p.numel() for p in session.trainables.values())
 
 
-def counted(rows: int = 4, **fields) -> tuple[StepMemory, int]:
+def count(rows: int = 4, **fields) -> tuple[StepMemory, int]:
     config = resolve(
         {"task": "rte", "model": "t5-small", "batch_size": rows, "grad_accum": 1, "max_source_len": 64, **fields}
     )
@@ -76,14 +76,14 @@ def counted(rows: int = 4, **fields) -> tuple[StepMemory, int]:
 
 def test_a_step_on_the_meta_device_is_counted_as_on_a_gpu():
     """The dropped bytes: dropout's masks of a byte for floats, attention without its weights."""
-    plain, logits = counted()
-    checkpointed, _ = counted(checkpoint_activations=True)
-    half, _ = counted(precision="bf16")
+    plain, logits = count()
+    checkpointed, _ = count(checkpoint_activations=True)
+    half, _ = count(precision="bf16")
     assert logits == 4 * 4 * 3 * 32128  # four rows of "0" (two tokens) and EOS
     assert checkpointed.saved < plain.saved / 4 and checkpointed.peak < plain.peak
     assert half.weights < 0.51 * plain.weights and half.peak < plain.peak
     # No attention weights are kept (heads x tokens^2 floats a row and layer), only the bias that masks them.
-    longer, _ = counted(max_source_len=128)
+    longer, _ = count(max_source_len=128)
     assert longer.saved < 2.5 * plain.saved
 
 
@@ -91,16 +91,15 @@ def test_the_largest_batch_fits_and_one_more_does_not():
     config = resolve({"task": "rte", "model": "t5-small", "grad_accum": 1, "max_source_len": 64})
     room = 10**9
     rows = largest_batch(config, DigitTokenizer(), room)
-    assert counted(rows)[0].total <= room < counted(rows + 1)[0].total
+    assert count(rows)[0].total <= room < count(rows + 1)[0].total
     assert largest_batch(config, DigitTokenizer(), 10**8) == 0
 
 
 def test_the_table_says_that_it_is_a_count(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("adept.commands.bench.COUNTED_MODELS", (("t5-small", "rte"),))
     monkeypatch.setattr("adept.bench.memory.largest_batch", lambda *_: 7)
-    assert main(["--only", "memory", "--out", str(tmp_path / "performance")]) == 0
+    assert main(["bench", "--only", "memory", "--out", str(tmp_path / "performance")]) == 0
     page = (tmp_path / "performance.md").read_text()
     assert "a count, not a measurement" in page and page.count("| t5-small | rte |") == 4
-    assert (
-        page.splitlines()[3:] and page.split("-->\n")[1].split("<!--")[0] == capsys.readouterr().out.rstrip("\n") + "\n"
-    )
+    block = page.split("-->\n")[1].split("<!--")[0]
+    assert page.splitlines()[3:] and block == capsys.readouterr().out.rstrip("\n") + "\n"

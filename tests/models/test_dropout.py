@@ -1,4 +1,4 @@
-"""adept/py: its rate, scale and gradient, where it steps aside, and T5's attention with it."""
+"""The dropout of adept/models/dropout.py: its rate, scale and gradient, where torch's own is used, T5's attention."""
 
 import copy
 
@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from adept.models import dropout as dropout_file
+from adept.models import t5_attention
 from adept.models.dropout import FastMaskDropout, dropout
 from adept.models.loading import patch_attention_and_dropout
 from adept.models.tiny import make_model
@@ -43,7 +45,7 @@ def test_masks_follow_the_seed_and_differ_from_call_to_call():
     assert not torch.equal(*masks[0])
 
 
-def test_every_dropout_of_a_model_is_the_cheaper_one_and_is_silent_in_evaluation():
+def test_every_dropout_of_a_model_has_fast_masks_and_does_nothing_in_evaluation():
     model = patch_attention_and_dropout(make_model("t5"))
     kinds = {type(m) for m in model.modules() if isinstance(m, nn.Dropout)}
     assert kinds == {FastMaskDropout}
@@ -52,7 +54,7 @@ def test_every_dropout_of_a_model_is_the_cheaper_one_and_is_silent_in_evaluation
     assert torch.equal(FastMaskDropout(0.0)(x), x)
 
 
-def test_compiled_it_is_torchs_own(monkeypatch):
+def test_a_compiled_step_draws_torchs_own_masks(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     torch.manual_seed(1)
     ours = dropout(torch.ones(1000), 0.1, True)
@@ -61,9 +63,9 @@ def test_compiled_it_is_torchs_own(monkeypatch):
 
 
 @pytest.mark.parametrize("mask", ["rows", "none"])
-def test_attention_while_training_is_attention_but_for_the_masks(mask, monkeypatch):
-    """With masks that drop nothing, training's way gives what evaluation's gives, gradients too."""
-    for user in (attention, dropout):
+def test_attention_in_training_equals_attention_in_evaluation_except_for_the_masks(mask, monkeypatch):
+    """With masks that drop nothing, both modes give the same outputs and gradients."""
+    for user in (t5_attention, dropout_file):
         monkeypatch.setattr(user, "dropout", lambda x, *_: x)
     torch.manual_seed(0)
     model = patch_attention_and_dropout(make_model("t5")).double().requires_grad_(False)

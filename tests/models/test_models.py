@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import FAMILIES, make_model
+from conftest import FAMILIES
 
-from adept import models
 from adept.models.loading import load_model
+from adept.models.tiny import make_model
 from adept.training.session import open_session
 
 
@@ -26,12 +26,11 @@ def stored_bf16(model_folders, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_bf16_model_is_loaded_as_it_is_stored_and_buffers_keep_their_digits(make_config, stored_bf16, family):
-    config = make_config(family, model=stored_bf16(family), precision="bf16")
-    half, whole = load_model(config)[0], load_model(make_config(family, model=config.model))[0]
-    assert {p.dtype for p in half.parameters()} == {torch.bfloat16} and {p.dtype for p in whole.parameters()} == {
-        torch.float32
-    }
+def test_a_bf16_model_is_loaded_as_it_is_stored_and_buffers_keep_their_digits(stored_bf16, family):
+    folder = stored_bf16(family)
+    half, whole = (load_model(folder, precision=precision)[0] for precision in ("bf16", "fp32"))
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in whole.parameters()} == {torch.float32}
     assert all(torch.equal(a.float(), b) for a, b in zip(half.parameters(), whole.parameters(), strict=True))
     expected = dict(make_model(family).named_buffers())  # rotary frequencies, tables of sines
     assert bool(expected) == (family != "t5")
@@ -44,10 +43,8 @@ def test_a_bf16_model_is_loaded_as_it_is_stored_and_buffers_keep_their_digits(ma
 def test_a_session_is_the_same_as_if_loaded_in_fp32(make_config, monkeypatch, stored_bf16, family, method):
     config = make_config(family, method, model=stored_bf16(family), precision="bf16")
     direct = open_session(config)
-    as_fp32 = make_config(family, method, model=config.model)
-    load = load_model
     with monkeypatch.context() as patch:
-        patch.setattr(models, "load", lambda _: load(as_fp32))
+        patch.setattr("adept.training.session.load_model", lambda name, **_: load_model(name, precision="fp32"))
         rounded = open_session(config)
     for (name, ours), (_, theirs) in zip(
         direct.model.named_parameters(), rounded.model.named_parameters(), strict=True
@@ -56,7 +53,7 @@ def test_a_session_is_the_same_as_if_loaded_in_fp32(make_config, monkeypatch, st
     assert {p.dtype for p in direct.trainables.values()} == {torch.float32}
 
 
-def test_an_fp32_model_starts_its_prompt_unrounded(make_config):
+def test_the_prompt_of_an_fp32_model_starts_unrounded(make_config):
     session = open_session(make_config("t5", "pt", precision="bf16"))
     (prompt,) = session.trainables.values()
     assert not torch.equal(prompt, prompt.bfloat16().float())

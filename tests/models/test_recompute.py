@@ -12,7 +12,7 @@ from adept.training.session import open_session
 from adept.training.stack import Stack
 
 
-def opened(make_config, family: str, method: str, **fields):
+def open_filled(make_config, family: str, method: str, **fields):
     """(a session whose trained parameters are random, a batch of rows of different lengths)."""
     session = open_session(make_config(family, method, **fields))
     torch.manual_seed(3)
@@ -39,8 +39,8 @@ def test_loss_and_gradients_are_equal_to_the_last_bit(make_config, family, metho
         "adept": {"bottleneck_dropout": dropout},
         "lora": {"lora_dropout": dropout},
     }.get(method, {})
-    plain = loss_and_gradients(*opened(make_config, family, method, **fields))
-    again = loss_and_gradients(*opened(make_config, family, method, **fields, checkpoint_activations=True))
+    plain = loss_and_gradients(*open_filled(make_config, family, method, **fields))
+    again = loss_and_gradients(*open_filled(make_config, family, method, **fields, checkpoint_activations=True))
     assert len(plain) > 1 and all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
     assert all(gradient.any() for gradient in plain[1:] if method != "full")
 
@@ -48,7 +48,7 @@ def test_loss_and_gradients_are_equal_to_the_last_bit(make_config, family, metho
 @pytest.mark.parametrize("family", FAMILIES)
 def test_less_is_kept_and_the_run_is_the_same(make_config, tmp_path, family):
     plain, checkpointed = (
-        opened(make_config, family, "adept", checkpoint_activations=chosen) for chosen in (False, True)
+        open_filled(make_config, family, "adept", checkpoint_activations=chosen) for chosen in (False, True)
     )
     saved = []
     for session, batch in (plain, checkpointed):
@@ -56,24 +56,17 @@ def test_less_is_kept_and_the_run_is_the_same(make_config, tmp_path, family):
         saved.append(count_step(session.model, lambda: stack.losses([batch.inputs]).sum()).saved)  # noqa: B023
     assert 2 * saved[1] < saved[0]
     assert plain[0].config.run_id == checkpointed[0].config.run_id
-    history = [
-        run(
-            make_config(
-                family,
-                "adept",
-                model_dropout=0.1,
-                checkpoint_activations=chosen,
-                results_dir=str(tmp_path / str(chosen)),
-            )
-        )
-        for chosen in (False, True)
-    ]
-    assert [e["train_loss"] for e in history[0]["history"]] == [e["train_loss"] for e in history[1]["history"]]
+    losses = []
+    for chosen in (False, True):
+        fields = {"checkpoint_activations": chosen, "results_dir": str(tmp_path / str(chosen))}
+        record = run(make_config(family, "adept", model_dropout=0.1, **fields))
+        losses.append([entry["train_loss"] for entry in record["history"]])
+    assert losses[0] == losses[1]
 
 
 def test_bf16_under_autocast(make_config):
     results = [
-        loss_and_gradients(*opened(make_config, "llama", "adept", precision="bf16", checkpoint_activations=chosen))
+        loss_and_gradients(*open_filled(make_config, "llama", "adept", precision="bf16", checkpoint_activations=chosen))
         for chosen in (False, True)
     ]
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

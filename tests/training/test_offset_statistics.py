@@ -22,16 +22,13 @@ def test_statistics_equal_numpy_on_the_explicit_formula(make_config, family, met
     rows = examples(session, "cola") + examples(session)
     found = offset_statistics(session, rows)
 
-    hook, longest, pad_id = (
-        find_prompted_embedding(session),
-        session.codec.max_source_len,
-        session.codec.tokenizer.pad_token_id,
-    )
+    hook, codec = session.prompted_embedding, session.codec
+    longest, pad_id = codec.max_source_len, codec.tokenizer.pad_token_id
     real, everything = {"embeddings": [], "offset": []}, {"embeddings": [], "offset": []}
     for example in rows:
         padded = [*example.source_ids, *[pad_id] * (longest - len(example.source_ids))]
         embeds = hook.base.weight[torch.tensor(padded)].detach().numpy()
-        offset = explicit_inputs(session, padded)[len(session.codec.prompt_ids) :].detach().numpy() - embeds
+        offset = explicit_inputs(session, padded)[len(codec.prompt_ids) :].detach().numpy() - embeds
         for name, vectors in (("embeddings", embeds), ("offset", offset)):
             real[name].append(vectors[: len(example.source_ids)])
             everything[name].append(vectors)

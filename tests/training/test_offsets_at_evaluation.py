@@ -17,7 +17,7 @@ AT_EVALUATION = {"steps": 0, "init_from": "x"}
 def test_a_shift_is_the_rolled_product_of_a_and_b(make_config, k):
     plain = filled_session(make_config, "llama", "dept", offset_len=12)
     shifted = filled_session(make_config, "llama", "dept", offset_len=12, offset_shift=k, **AT_EVALUATION)
-    hook = find_prompted_embedding(shifted)
+    hook = shifted.prompted_embedding
     tokens = torch.tensor([[*shifted.codec.prompt_ids, *[5] * 20]])
     offset = hook(tokens)[0, 5:] - hook.base.weight[5]
     table = (hook.offset.a @ hook.offset.b).detach()
@@ -31,12 +31,12 @@ def test_a_shift_is_the_rolled_product_of_a_and_b(make_config, k):
 @torch.no_grad()
 def roll_offset_rows(session, k):
     """Does to DePT's parameters what --offset_shift k does to the positions."""
-    a = find_prompted_embedding(session).offset.a
+    a = session.prompted_embedding.offset.a
     a.copy_(a.roll(-k, dims=0))
 
 
 def leave_out_offset(session):
-    find_prompted_embedding(session).use_offset = False
+    session.prompted_embedding.use_offset = False
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_run_evaluates_a_trained_adapter_with_changed_offsets(make_config, tmp
 
 def test_folding_without_the_offset_leaves_it_out(make_config):
     session = filled_session(make_config, "llama", "adept")
-    hook = find_prompted_embedding(session)
+    hook = session.prompted_embedding
     hook.use_offset = False
     plain = hook_outputs(session)
     hook.fold()
