@@ -17,6 +17,7 @@ from adept.base.atomic_files import write_atomically
 from adept.base.console import print_result
 from adept.base.errors import UserError
 from adept.config.command_line import OneLineParser
+from adept.config.run import OPTIONS
 from adept.models.families import BUNDLED
 
 
