@@ -143,7 +143,7 @@ def axes(table: Table) -> list[str]:
 
 
 def not_chosen(view: View, runs: Sequence[PlannedRun]) -> set[str]:
-    """The ids of runs that no cell prints: those that validation decided against so far, and those that are not shown."""
+    """The ids of runs that no cell prints: those that validation has not chosen, and those that are not shown."""
     printed = {record["run_id"] for cell in view.all_cells for record in cell.records}
     searched = {record["run_id"] for cell in view.all_cells for records in cell.configurations for record in records}
     return {run.id for run in runs if not run.shown or run.id in searched} - printed

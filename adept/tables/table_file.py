@@ -45,6 +45,8 @@ from adept.tasks import task_names
 class TableFile(FileContent):
     """The keys of a table file."""
 
+    may_be_empty = frozenset({"note", "fields", "seeds", "rows", "columns", "quantities", "means", "labels"})
+
     title: str
     note: str = ""
     fields: dict[Any, Any] = Field(default_factory=dict)
@@ -101,6 +103,8 @@ class EntryContent(BaseModel):
 
 class Profile(FileContent):
     """The keys of a profile."""
+
+    may_be_empty = frozenset({"note", "fields", "models", "labels"})
 
     note: str = ""
     fields: dict[str, Any] = Field(default_factory=dict)
