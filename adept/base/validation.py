@@ -61,8 +61,12 @@ def validate(model: type[Model], content: Any, where: str) -> Model:
 
 
 def error_line(model: type[BaseModel], error: ValidationError) -> str:
-    """The first of pydantic's errors in one line: what is wrong, and what would be right."""
-    first = error.errors(include_url=False)[0]
+    """The first of pydantic's errors in one line: what is wrong, and what would be right.
+
+    An unknown key comes first, because a key that is missing may be the same one, misspelt.
+    """
+    errors = error.errors(include_url=False)
+    first = next((entry for entry in errors if entry["type"] == "extra_forbidden"), errors[0])
     prefix, field = "", None
     for depth, part in enumerate(first["loc"]):  # down to the innermost model that the error lies in
         known = model.model_fields

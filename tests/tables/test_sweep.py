@@ -1,8 +1,5 @@
-"""Tables to runs: cases, starts from other runs, seeds, profiles; the 15 tables of the paper; what early stopping
-leaves out.
-"""
+"""Tables to runs: cases, starts from other runs, seeds, profiles; the paper's 15 tables; early stopping."""
 
-import dataclasses
 import functools
 import json
 from collections import Counter
@@ -15,7 +12,7 @@ from adept.base.errors import UserError
 from adept.config.layers import resolve
 from adept.config.run import OPTIONS
 from adept.runs.layout import run_folder
-from adept.runs.record import SCHEMA
+from adept.runs.record import SCHEMA, write_record
 from adept.tables.early_stopping import EarlyStopping, is_stopped, rungs, stopped_path
 from adept.tables.markdown import markdown
 from adept.tables.published import PUBLISHED, published
@@ -30,9 +27,7 @@ NEEDS = {1: "offset_shift", 2: "measure_offsets", 8: "fold", 11: "without_offset
 
 @pytest.fixture
 def table_of(tmp_path):
-    """table_of(text, profile=None, **overrides): a table from the text of its file, whose records lie in
-    tmp_path/results.
-    """
+    """table_of(text, profile=None, **overrides): the table of a file with this text; its records are in tmp_path."""
 
     def make(text: str, profile: str | None = None, **overrides) -> Table:
         file = tmp_path / "made_up.yaml"
@@ -42,15 +37,15 @@ def table_of(tmp_path):
     return make
 
 
-def write_record(run: PlannedRun, score: float, **parts) -> None:
+def write_made_up_record(run: PlannedRun, score: float, **parts) -> None:
     """Score on the metric that selects; 100 - score on the others and on the test set."""
     config = run.config
     validation = {"accuracy": 100 - score, config.select_on: score}
     record = {
-        "schema": SCHEMA, "run_id": config.run_id, "config": dataclasses.asdict(config), "best_step": 20, "trainable_params": 7,
-        "notes": [], "sizes": {"train": 100, "validation": 50, "test": 400}, "timing": {"test_examples_per_second": 12.0},
-        "history": [{"step": 20, "validation": validation}], "validation": validation,
-        "test": {"accuracy": 100 - score, "exact_match": 3, "squad_f1": 4},
+        "schema": SCHEMA, "run_id": config.run_id, "config": config.flat(), "best_step": 20, "trainable_params": 7,
+        "notes": [], "sizes": {"train": 100, "validation": 50, "test": 400},
+        "timing": {"test_examples_per_second": 12.0}, "history": [{"step": 20, "validation": validation}],
+        "validation": validation, "test": {"accuracy": 100 - score, "exact_match": 3, "squad_f1": 4},
     }  # fmt: skip
     write_record(config.results_dir, {**record, **parts})
 
@@ -61,14 +56,15 @@ def stop_early(run: PlannedRun) -> None:
 
 def shown(runs, *fields) -> list[tuple]:
     """The runs' values of these fields, "?" before the ones that are pending."""
-    return [("?",) * run.pending + tuple(getattr(run.config, name) for name in fields) for run in runs]
+    return [("?",) * run.pending + tuple(run.config.get(name) for name in fields) for run in runs]
 
 
 # Cases ----------------------------------------------------------------------------------------------------------------
 
 
 def test_cases_are_fields_that_vary_together(table_of):
-    grid = "grid: [{method: adept, task: rte, cases: [{prompt_len: 20, bottleneck: 39}, {prompt_len: 40}], bottleneck: 9, seed: [1, 2]}]"
+    cases = "[{prompt_len: 20, bottleneck: 39}, {prompt_len: 40}]"
+    grid = f"grid: [{{method: adept, task: rte, cases: {cases}, bottleneck: 9, seed: [1, 2]}}]"
     assert shown(table_of(grid).runs(), "prompt_len", "bottleneck", "seed") == [
         (20, 39, 1),
         (20, 39, 2),
@@ -84,8 +80,8 @@ def test_cases_are_fields_that_vary_together(table_of):
         ("{cases: {prompt_len: 3}}", "'cases' must be a list"),
         ("{from: nothing}", "'from: nothing' names no entry above it"),
         ("{name: a, from: a}", "'from: a' names no entry above it"),
-        ("{name: 3}", "'name' must be a str"),
-        ("{show: 0}", "'show' must be a bool"),
+        ("{name: 3}", "'name' must be text"),
+        ("{show: 0}", "'show' must be true or false"),
         ("{quantities: f1}", "'quantities' must be a list"),
     ],
 )
@@ -117,7 +113,7 @@ def test_children_take_over_fields_and_weights_of_the_best_of_each_cell_and_seed
     for run in parents:
         other = run.config.seed == 2 or run.config.task == "cb"  # there the higher rate wins
         chosen = (run.config.prompt_lr == 0.3) == other
-        write_record(run, 60 if chosen else 40)
+        write_made_up_record(run, 60 if chosen else 40)
         best |= {(run.config.task, run.config.method, run.config.seed): run.id} if chosen else {}
     made = children(table)
     assert len(made) == len(best) == 8
@@ -135,10 +131,10 @@ def test_children_wait_until_all_parents_of_their_cell_and_seed_are_there(table_
     parents = table.runs()[:16]
     assert [run.pending for run in children(table)] == [True] * 8
     for run in parents[:-1]:
-        write_record(run, 50)
+        write_made_up_record(run, 50)
     assert [run.pending for run in children(table)].count(True) == 1
     assert sum(run.pending for run in table.runs()) == 1
-    write_record(parents[-1], 50)
+    write_made_up_record(parents[-1], 50)
     assert not any(run.pending for run in children(table))
 
 
@@ -151,7 +147,7 @@ grid:
 """
     table = table_of(grid)
     for run in table.runs()[:2]:
-        write_record(run, 50)
+        write_made_up_record(run, 50)
     made = children(table)
     assert len(made) == 2 * 2 * 2 * 2
     assert {
@@ -164,7 +160,7 @@ def test_overrides_reach_parents_and_do_not_make_children_train(table_of):
     table = table_of(FROM, steps="11", prompt_lr="0.7", eval_every="3", task="rte")
     for run in table.runs()[:4]:
         assert (run.config.steps, run.config.prompt_lr, run.config.task) == (11, 0.7, "rte")
-        write_record(run, 50)
+        write_made_up_record(run, 50)
     assert len(children(table)) == 4
     for run in children(table):
         assert (run.config.steps, run.config.prompt_lr, run.config.eval_every, run.config.task) == (0, 0.7, 3, "rte")
@@ -195,7 +191,7 @@ def test_the_first_seed_searches_and_the_others_repeat_what_validation_chose(tab
     assert shown(runs[:6], "seed", "prompt_lr") == [(1, 0.1), (1, 0.3), (1, 0.5)] * 2
     assert [run.pending for run in runs] == [False] * 6 + [True] * 4 + [False] * 2
     for run in runs[:6]:
-        write_record(run, 90 if run.config.prompt_lr == (0.3 if run.config.task == "rte" else 0.5) else 80)
+        write_made_up_record(run, 90 if run.config.prompt_lr == (0.3 if run.config.task == "rte" else 0.5) else 80)
     runs = table.runs()
     again = [("rte", 2, 0.3), ("rte", 3, 0.3), ("cb", 2, 0.5), ("cb", 3, 0.5)]
     assert shown(runs[6:10], "task", "seed", "prompt_lr") == again
@@ -217,7 +213,7 @@ def test_an_overridden_seed_or_an_entrys_own_seeds_switch_the_repetition_off(tab
 def test_where_nothing_validates_the_first_configuration_stays(table_of):
     table = table_of("seeds: [1, 2]\ngrid: [{task: rte, method: pt, prompt_lr: [0.1, 0.3]}]")
     for run in table.runs()[:2]:
-        write_record(run, 50, validation={})
+        write_made_up_record(run, 50, validation={})
     assert shown(table.runs(), "seed", "prompt_lr") == [(1, 0.1), (1, 0.3), (2, 0.1)]
 
 
@@ -238,7 +234,7 @@ labels: {score: "", lora: LoRA, rte: Entailment}
 """
     table = table_of(text)
     for run in table.runs():
-        write_record(run, 70)
+        write_made_up_record(run, 70)
     view = build_view(table)
     assert {row: list(cells) for row, cells in view.cells.items()} == {
         "pt": ["Entailment", "nq"],
@@ -268,7 +264,7 @@ columns: [task, prompt_len]
     runs = [run for run in table_of(text, "smoke").runs() if run.config.seed == 1]
     assert {run.config.model for run in runs} == {"tiny-t5"}
     assert {run.config.steps for run in runs} == {2}
-    first = [run for run in runs if run.config.prompt_len in (10, 20, 30)]
+    first = [run for run in runs if run.config.get("prompt_len") in (10, 20, 30)]
     assert Counter(shown(first, "prompt_lr", "batch_size")) == {
         (0.3, 2): 12,
         (0.4, 2): 12,
@@ -280,7 +276,11 @@ columns: [task, prompt_len]
 
 
 def test_a_profile_leaves_one_configuration_and_its_labels_undo_its_models(table_of):
-    text = "fields: {model: [t5-base, llama3-8b], task: rte, method: pt}\ngrid: [{prompt_lr: [0.3, 0.4], seed: [1, 2]}]\nrows: model"
+    text = """\
+fields: {model: [t5-base, llama3-8b], task: rte, method: pt}
+grid: [{prompt_lr: [0.3, 0.4], seed: [1, 2]}]
+rows: model
+"""
     table = table_of(text, "laptop")
     assert shown(table.runs(), "task", "prompt_lr", "seed") == [("movie_reviews", 0.01, 42)] * 2
     assert [run.config.model for run in table.runs()] == ["smollm2-135m", "llama3-8b"]
@@ -332,9 +332,7 @@ def test_the_papers_grids_have_as_many_runs_as_their_notes_say(number):
 
 @pytest.mark.parametrize("number", [3, 4])
 def test_small_tasks_are_searched_and_large_ones_are_not(number):
-    """Appendix E: 24 configurations of ADePT (4 shapes, 3 prompt rates, 2 offset rates), all on one budget of 76.8K
-    numbers.
-    """
+    """Appendix E: 24 configurations of ADePT (4 shapes, 3 prompt rates, 2 offset rates), all on a budget of 76,800."""
     runs = paper_table(number, None).runs()
     searched = Counter((run.config.method, run.config.task) for run in runs if not run.pending)
     for task in {3: "sst2 stsb mrpc rte cola multirc boolq wic wsc cb", 4: "winogrande scitail paws"}[number].split():
@@ -386,9 +384,9 @@ def test_validation_chooses_among_those_that_were_not_stopped(table_of):
     table = table_of(SEARCH)
     searched = [run for run in table.runs() if run.config.seed == 1 and run.config.task == "rte"]
     stop_early(searched[0])
-    write_record(searched[1], 60)
+    write_made_up_record(searched[1], 60)
     assert sum(run.pending for run in table.runs() if run.config.task == "rte") == 1
-    write_record(searched[2], 70)
+    write_made_up_record(searched[2], 70)
     (again,) = [run for run in table.runs() if run.config.seed == 2 and run.config.task == "rte"]
     assert (again.pending, again.config.prompt_lr) == (False, 0.5)
 
@@ -398,7 +396,7 @@ def test_the_report_counts_stopped_configurations_and_does_not_miss_them(table_o
     assert "stopped early" not in markdown(build_view(table))
     for run in table.runs()[:3]:
         stop_early(run)
-    write_record(table.runs()[2], 66)  # it went on since
+    write_made_up_record(table.runs()[2], 66)  # it went on since
     view = build_view(table)
     assert (view.stopped, view.missing, view.planned) == (2, 5, 8)
     assert view.cells["pt"]["rte"].missing == 1
@@ -416,7 +414,7 @@ def judged(tmp_path):
 
 def test_rungs_are_a_ninth_and_a_third_of_the_steps_rounded_up_to_an_evaluation(judged):
     def steps(**fields):
-        return list(rungs(dataclasses.replace(judged, **fields)))
+        return list(rungs(judged.replace(**fields)))
 
     assert steps(steps=30_000, eval_every=1000) == [4000, 10_000]
     assert steps(steps=90, eval_every=10) == [10, 30]
@@ -429,16 +427,14 @@ def scores(config, *pairs) -> None:
     """Writes a rival's live metrics, with what else such a file holds."""
     folder = run_folder(config.results_dir, config.run_id)
     lines = [{"step": 1, "train/loss": 2.0}, *({"step": step, "validation/accuracy": score} for step, score in pairs)]
-    write_atomically(
-        folder / "metrics.jsonl",
-        "".join(json.dumps(line) + "\n" for line in lines)
-        + '[1]\n{"step": "9", "validation/accuracy": 99.0}\n{"step": 9, "validation/accuracy": null}\n\0\0\n{"step": 9, "valid',
-    )
+    unusable = ["[1]", '{"step": "9", "validation/accuracy": 99.0}', '{"step": 9, "validation/accuracy": null}', "\0\0"]
+    text = "\n".join([*(json.dumps(line) for line in lines), *unusable, '{"step": 9, "valid'])
+    write_atomically(folder / "metrics.jsonl", text)
 
 
 def judge(config, *rivals) -> EarlyStopping:
     """What stops the run; rivals: (step, score) pairs of each."""
-    others = [dataclasses.replace(config, prompt_lr=1.0 + i) for i in range(len(rivals))]
+    others = [config.replace(prompt_lr=1.0 + i) for i in range(len(rivals))]
     for other, pairs in zip(others, rivals, strict=True):
         scores(other, *pairs)
     return EarlyStopping(config, tuple(other.run_id for other in others))
@@ -478,9 +474,9 @@ def test_the_best_score_so_far_is_judged(judged):
 
 
 def test_a_finished_rival_is_judged_by_its_record(judged):
-    others = [dataclasses.replace(judged, prompt_lr=rate) for rate in (1.0, 2.0)]
+    others = [judged.replace(prompt_lr=rate) for rate in (1.0, 2.0)]
     for other in others:
-        write_record(PlannedRun(other, {}), 80, history=[{"step": 10, "validation": {"accuracy": 70}}])
+        write_made_up_record(PlannedRun(other, {}), 80, history=[{"step": 10, "validation": {"accuracy": 70}}])
     stop = EarlyStopping(judged, tuple(other.run_id for other in others))
     assert not stop(10, [{"step": 10, "validation": {"accuracy": 70}}])
     assert stop(10, [{"step": 10, "validation": {"accuracy": 69}}])
