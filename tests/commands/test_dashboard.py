@@ -3,18 +3,17 @@
 import dataclasses
 import json
 import os
-import struct
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import wandb
 from conftest import ROOT
-from wandb.proto.wandb_internal_pb2 import Record
+from stand_in_wandb import REPORT_ID, Server, read_run
 
 from adept.commands.dashboard import make_report
 from adept.commands.main import main
@@ -39,51 +38,11 @@ def library():
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
-def records(file: Path):
-    """The records of an offline run's .wandb file.
-
-    It has LevelDB's log format: blocks of 32 KiB, with chunks of crc, length, type and data.
-    """
-    data, chunks = file.read_bytes(), b""
-    assert data[:4] == b":W&B"
-    position = 7
-    while position < len(data):
-        if (left := 32768 - position % 32768) < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        chunks += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last chunk
-            yield Record.FromString(chunks)
-            chunks = b""
-
-
-def read_run(file: Path) -> SimpleNamespace:
-    """What wandb would show of a run: id, group, job type, config, and every key of its history and summary."""
-    run = SimpleNamespace(config={}, history={}, summary={})
-    for record in records(file):
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            run.group, run.job_type, run.tags, run.name = (
-                record.run.run_group,
-                record.run.job_type,
-                list(record.run.tags),
-                record.run.display_name,
-            )
-            run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
-        elif kind in ("history", "summary"):
-            items = record.history.item if kind == "history" else record.summary.update
-            for item in items:
-                getattr(run, kind)[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
-    return run
-
-
 TABLE = """\
 title: Two methods
 note: Made up.
-fields: {{task: {tasks}, model: {model}, data_dir: {data}, device: cpu, steps: 2, eval_every: 1, log_every: 1, batch_size: 4,
-         max_source_len: 64}}
+fields: {{task: {tasks}, model: {model}, data_dir: {data}, device: cpu, steps: 2, eval_every: 1, log_every: 1,
+         batch_size: 4, max_source_len: 64}}
 grid:
   - {{method: pt, prompt_len: 9, prompt_lr: [0.1, 0.3]}}
   - {{method: adept, prompt_len: 5, bottleneck: 3}}
@@ -92,7 +51,7 @@ grid:
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory, model_folders, data_dir):
-    """(the table's view, {run id: what wandb has of the run}) of a sweep with --track wandb that really ran, offline."""
+    """(the table's view, {run id: what wandb has of the run}) of a real sweep with --track wandb, offline."""
     folder = tmp_path_factory.mktemp("tracked")
     file = folder / "two.yaml"
     file.write_text(TABLE.format(tasks="cb", model=model_folders["t5"], data=data_dir))
@@ -311,76 +270,6 @@ def test_the_report_shows_our_table_as_it_is_printed(library, tracked):
 
 
 # Sending --------------------------------------------------------------------------------------------------------------
-
-
-class Server(BaseHTTPRequestHandler):
-    """So much of wandb's GraphQL that its client sends a report: one account, `me`, with one project, `adept`."""
-
-    def answer(self, query: str, given: dict) -> dict:
-        here = given.get("projectName", given.get("project")) == "adept"
-        pages = {"endCursor": None, "hasNextPage": False, "__typename": "PageInfo"}
-        if "upsertView" in query:
-            if self.server.read_only:
-                return {"errors": [{"message": "permission denied"}]}
-            self.server.sent.append(given)
-            owner = {"id": "1", "name": given["projectName"], "entityName": given["entityName"]}
-            view = {name: given[name] for name in ("type", "name", "displayName", "description", "spec")}
-            return {
-                "data": {
-                    "upsertView": {
-                        "view": {"id": REPORT_ID, "project": owner, "updatedAt": None, **view},
-                        "inserted": True,
-                    }
-                }
-            }
-        if "allViews" in query:
-            nodes = [
-                {**sent, "id": REPORT_ID, "user": None, "updatedAt": "", "createdAt": ""}
-                for sent in self.server.sent[:1]
-            ]
-            views = {"edges": [{"node": node, "cursor": ""} for node in nodes], "pageInfo": pages}
-            return {"data": {"project": {"allViews": views} if here else None}}
-        if "internalId" in query:
-            return {"data": {"project": {"id": "1", "internalId": "internal"} if here else None}}
-        if "models(" in query:
-            project = {
-                "id": "1",
-                "name": "adept",
-                "entityName": "me",
-                "createdAt": "2024-01-01T00:00:00Z",
-                "isBenchmark": False,
-            }
-            edges = [{"node": {"__typename": "Project", "user": None, **project}}]
-            return {"data": {"models": {"edges": edges, "pageInfo": pages}}}
-        return {
-            "data": {
-                "viewer": {
-                    "id": "1",
-                    "entity": "me",
-                    "username": "me",
-                    "email": "",
-                    "flags": "{}",
-                    "teams": {"edges": []},
-                }
-            }
-        }
-
-    def do_POST(self):
-        asked = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b"{}"
-        if self.path == "/graphql":
-            asked = json.loads(asked)
-            body = json.dumps(self.answer(asked["query"], asked.get("variables") or {})).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_): ...
-
-
-REPORT_ID = "Vmlldzox"
 
 
 @pytest.fixture
