@@ -122,6 +122,12 @@ def only_seccomp(monkeypatch):
 
 
 @pytest.fixture
+def short_polls(monkeypatch) -> None:
+    """Sweeps look often at what other sweeps are doing."""
+    monkeypatch.setattr("adept.tables.sweep.POLL_SECONDS", 0.2)
+
+
+@pytest.fixture
 def shared() -> Path:
     """The folder beside the checkout with complete official data; tests that need it are skipped elsewhere."""
     if not SHARED.is_dir():

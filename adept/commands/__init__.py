@@ -1,1 +1,1 @@
-"""One file a command of `python -m adept COMMAND`: each parses, calls and prints."""
+"""One file for each command of `python -m adept COMMAND`. Each parses its arguments, calls a package and prints."""

@@ -1,6 +1,4 @@
-"""`python -m adept COMMAND`: finds the command's file, runs it, and turns what goes wrong into one line and an exit
-code.
-"""
+"""`python -m adept COMMAND`: runs the command's file, and turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from adept.base import distributed
+from adept.base.console import print_result
 from adept.base.errors import UserError, error_text, nearest
 
 COMMANDS = {
@@ -17,24 +16,28 @@ COMMANDS = {
     "sweep": "carries out a table's runs and prints the table",
     "report": "prints a table from the records that are there; with --all, writes the page",
     "bench": "times training and evaluation beside the released code's way, counts memory",
+    "dashboard": "sends a report of a table's tracked runs to wandb",
     "theory": "measures the first layer's attention (Section 3.4)",
     "tasks": "prints the tables of tasks",
     "methods": "prints every method with its options and parameter counts",
     "fetch": "fetches the bundled model and data set ahead of time",
 }
-"""One module of adept.commands each, with main(arguments) -> exit code."""
+"""{module of adept.commands with main(arguments) -> exit code: what it does}."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command that the first word names. Returns the exit code: 2 after a mistake, which costs one line."""
+    """Runs the command that the first word names. Returns the exit code.
+
+    A user's mistake is printed as one line on stderr; its code is 2. The code of a signal is 128 + its number.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # an unreachable hub is told in one line
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # our one line says that the hub is unreachable
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         name, *rest = arguments or ["--help"]
         if name in ("-h", "--help"):
-            print("usage: python -m adept COMMAND [--help]\n")
-            print("\n".join(f"  {command:8} {text}" for command, text in COMMANDS.items()))
+            print_result("usage: python -m adept COMMAND [--help]\n")
+            print_result("\n".join(f"  {command:9} {text}" for command, text in COMMANDS.items()))
             return 0
         if name not in COMMANDS:
             raise UserError(f"unknown command '{name}'; {nearest(name, COMMANDS)}")
@@ -47,19 +50,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def print_error(error: UserError | OSError) -> None:
-    """The one line of a mistake. Of several processes that fail alike the first alone prints it."""
+    """Prints the one line of a mistake. Of several processes that fail alike, only the first prints it."""
     if line := distributed.message_of_main_process(f"error: {error_text(error)}"):
         print(line, file=sys.stderr, flush=True)
 
 
 def report_interruption(error: KeyboardInterrupt) -> int:
-    """Prints what became of the run and returns the exit code of the signal (128 + its number)."""
+    """Prints what is saved, and returns the exit code of the signal."""
     if distributed.RANK == 0:
-        lost = "interrupted; finished runs are recorded, the same command goes on from the last checkpoint"
-        print(str(error) or lost, file=sys.stderr)
+        default = "interrupted; finished runs are recorded, the same command goes on from the last checkpoint"
+        print(str(error) or default, file=sys.stderr)
     return getattr(error, "code", 130)
 
 
 def console_script() -> None:
-    """The command `adept`."""
+    """The command `adept` of an installed package."""
     distributed.shutdown(main(sys.argv[1:]))

@@ -1,9 +1,8 @@
-"""Prints every method with its paper reference, its options with defaults, and its trained parameters on a model's true
-shape.
+"""Prints every method with its reference, its options and the number of parameters that it trains on a model.
 
 python -m adept methods [--model t5-base] [--json]
 
-The model is made without weights, so that nothing is downloaded but the config of a model that has no alias.
+The model is made without weights. Nothing is downloaded but the config of a model that has no alias.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from adept.methods.method import Method
 
 
 def main(arguments: list[str]) -> int:
-    """Prints Markdown, or with --json a list of {"method", "reference", "description", "trainable_params", "options"}."""
+    """Prints Markdown, or with --json a list of what describe() returns."""
     parser = OneLineParser(
         prog="python -m adept methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,7 +32,10 @@ def main(arguments: list[str]) -> int:
 
 
 def describe(method: type[Method], model: str) -> dict[str, Any]:
-    """What is known of a method. Options have the values of a run of rte with this model."""
+    """{"method", "reference", "description", "trainable_params", "options"} of a method.
+
+    The options have the values of a run of rte with this model.
+    """
     options = resolve({"task": "rte", "method": method.name, "model": model}).method_options
     return {
         "method": method.name,
@@ -53,14 +55,14 @@ def count_trainable(method: Method, name: str) -> int:
 
 
 class ShapeOnlyTokenizer:
-    """Stands for a tokenizer where only shapes matter: every text has one token."""
+    """A tokenizer where only shapes matter: it makes one token of every text."""
 
     def __call__(self, text: str) -> argparse.Namespace:
         return argparse.Namespace(input_ids=[0])
 
 
 def markdown(described: list[dict[str, Any]], model: str) -> str:
-    """A table of the methods, and below it each one's options."""
+    """A table of the methods, and below it the options of each."""
     lines = [f"| method | reference | trained parameters on {model} |", "|---|---|---|"]
     lines += [f"| {row['method']} | {row['reference']} | {row['trainable_params']:,} |" for row in described]
     for row in described:

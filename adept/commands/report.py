@@ -9,14 +9,16 @@ Writes RESULTS_DIR/tables/<table>.md and .csv, and .png where runs were evaluate
 from __future__ import annotations
 
 from adept.base.console import print_result
-from adept.commands.table_arguments import named_tables, table_parser
+from adept.commands.table_arguments import add_all, named_tables, table_parser
 from adept.config.command_line import parse
 from adept.tables.publish import publish_all, publish_table
 
 
 def main(arguments: list[str]) -> int:
     """Writes and prints the tables that the command line names."""
-    overrides, rest = parse(table_parser(__doc__, arguments), arguments)
+    parser = table_parser("report", __doc__, arguments)
+    add_all(parser)
+    overrides, rest = parse(parser, arguments)
     tables = named_tables(rest, overrides)
     print_result(publish_all(tables) if "all" in rest else publish_table(tables[0]))
     return 0

@@ -1,21 +1,20 @@
 """Carries out whatever of a table's runs is not done, and prints the table. Finished runs skip themselves.
 
-python -m adept sweep configs/table12.yaml [--dry_run] [--profile NAME] [--launch local --workers 4] [--OPTION VALUE
-...]
+python -m adept sweep configs/table12.yaml [--dry_run] [--profile NAME] [--launch local --workers 4] [--OPTION VALUE]
+python -m adept sweep --all [--profile NAME] ...      all tables, then results/README.md and the page
 
-Options override those of all runs that have them. adept/tables/table_file.py explains the file's keys.
+Options override those of all runs that have them. adept/tables/table_file.py explains the keys of the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 
-from adept.base.console import print_result
+from adept.base.console import print_result, print_status
 from adept.base.errors import UserError
-from adept.commands.table_arguments import named_tables, table_parser
+from adept.commands.table_arguments import add_all, named_tables, table_parser
 from adept.config.command_line import OneLineParser, parse
 from adept.tables.estimate import estimate_hours, train_command
 from adept.tables.launchers.in_process import InProcess
@@ -34,7 +33,7 @@ LAUNCHERS_OF = {
     "gpus_per_run": ("ray",),
     "slurm_options": ("slurm",),
 }
-"""Flag -> the launchers that it is for."""
+"""{flag: the launchers that read it}."""
 
 
 def main(arguments: list[str]) -> int:
@@ -51,11 +50,13 @@ def main(arguments: list[str]) -> int:
         print_result(publish_table(table))
     if "all" in rest:
         print_result(publish_all(tables))
-    return list_failures(failures, tables)
+    return print_failures(failures, tables)
 
 
 def sweep_parser(arguments: Sequence[str]) -> OneLineParser:
-    parser = table_parser(__doc__, arguments)
+    """The parser of `sweep`. arguments: the command line, which chooses what --help lists."""
+    parser = table_parser("sweep", __doc__, arguments)
+    add_all(parser)
     parser.add_argument("--dry_run", action="store_true", help="print the commands, their number and the GPU hours")
     parser.add_argument(
         "--early_stopping",
@@ -87,7 +88,7 @@ def sweep_parser(arguments: Sequence[str]) -> OneLineParser:
 
 
 def check_launch(rest: argparse.Namespace) -> None:
-    """Raises UserError for launchers' flags that contradict each other or are out of range."""
+    """Raises UserError for flags of launchers that contradict each other or are out of range."""
     kind = getattr(rest, "launch", "local")
     for name, kinds in LAUNCHERS_OF.items():
         if name in rest and kind not in kinds:
@@ -101,17 +102,17 @@ def check_launch(rest: argparse.Namespace) -> None:
 
 
 def dry_run(tables: list[Table]) -> int:
-    """Prints the command of every run, and on stderr their number and the GPU hours they would take."""
+    """Prints the command of every run, and on stderr their number and the GPU hours that they take."""
     runs = all_runs(tables)
     for run in runs:
-        chosen = "  # start or configuration chosen by validation when the runs before are done" if run.pending else ""
-        print(train_command(run.flags) + chosen)
-    print(f"{len(runs)} runs, {estimate_hours(runs)}", file=sys.stderr)
+        pending = "  # start or configuration chosen by validation when the runs before are done" if run.pending else ""
+        print_result(train_command(run.flags) + pending)
+    print_status(f"{len(runs)} runs, {estimate_hours(runs)}")
     return 0
 
 
 def submit(tables: list[Table], rest: argparse.Namespace, arguments: list[str]) -> int:
-    """Submits a Slurm array whose elements each give this same command, in their own process."""
+    """Submits a Slurm array whose elements each carry out this same command, one run at a time."""
     name, folder = "all_tables" if len(tables) > 1 else tables[0].name, tables[0].results_dir / "slurm"
     words = without_flags(arguments, ("--launch", "--workers", "--slurm_options"))
     print_result(submit_to_slurm(name, words, getattr(rest, "workers", 8), getattr(rest, "slurm_options", ""), folder))
@@ -119,7 +120,10 @@ def submit(tables: list[Table], rest: argparse.Namespace, arguments: list[str]) 
 
 
 def run_tables(tables: list[Table], rest: argparse.Namespace) -> dict[str, str]:
-    """{run id: why it failed}. Raises Interrupted for a signal, when every run has saved its training."""
+    """Carries out the runs; returns {run id: why} of those that failed.
+
+    Raises Interrupted after a signal, when every run has saved its training.
+    """
     stack = getattr(rest, "stack", "auto")
     with contextlib.closing(make_launcher(rest)) as launcher, Signals() as signals, signals.interrupt_at_once():
         try:
@@ -132,8 +136,9 @@ def run_tables(tables: list[Table], rest: argparse.Namespace) -> dict[str, str]:
 
 
 def make_launcher(rest: argparse.Namespace) -> Launcher:
-    """What --launch, --workers and the machine's GPUs ask for: without --launch a process for each GPU, this one where
-    there is but one.
+    """The launcher that the command line asks for.
+
+    Without --launch and --workers: a process for each GPU, or this process on a machine with one GPU or none.
     """
     kind, workers = getattr(rest, "launch", None), getattr(rest, "workers", None)
     if kind == "ray":
@@ -149,26 +154,23 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def list_failures(failures: Mapping[str, str], tables: Sequence[Table]) -> int:
-    """Prints what failed, why, with its last lines, and what could not be run for it; returns the exit code."""
+def print_failures(failures: Mapping[str, str], tables: Sequence[Table]) -> int:
+    """Prints which runs failed and why, and how many cannot be chosen because of them. Returns the exit code."""
     for run_id, outcome in failures.items():
         reason, *details = outcome.splitlines()
-        print(
-            f"error: {run_id} failed {ATTEMPTS} times: {reason}",
-            *(f"    {line}" for line in details),
-            sep="\n",
-            file=sys.stderr,
-        )
-    if waiting := sum(run.pending for run in all_runs(tables)):
-        print(f"error: {waiting} runs wait for those that failed: validation cannot choose before", file=sys.stderr)
+        print_status(f"error: {run_id} failed {ATTEMPTS} times: {reason}")
+        for line in details:
+            print_status(f"    {line}")
+    if pending := sum(run.pending for run in all_runs(tables)):
+        print_status(f"error: {pending} runs wait for those that failed: validation cannot choose before")
     return 2 if failures else 0
 
 
 def without_flags(arguments: list[str], flags: tuple[str, ...]) -> list[str]:
     """The command line without these flags and their values."""
-    kept, skip = [], False
+    remaining, is_value = [], False
     for word in arguments:
-        if not skip and word.split("=")[0] not in flags:
-            kept.append(word)
-        skip = word in flags
-    return kept
+        if not is_value and word.split("=")[0] not in flags:
+            remaining.append(word)
+        is_value = word in flags
+    return remaining

@@ -1,4 +1,4 @@
-"""The words that sweep and report share."""
+"""The command line that sweep, report and dashboard share: a table, its profile, and options of its runs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,30 @@ from adept.tables.table import Table
 from adept.tables.table_file import check_overrides, load_table
 
 
-def table_parser(description: str, arguments: Iterable[str]) -> OneLineParser:
-    """A parser for a table file, its profile, and the options that override those of its runs."""
+def table_parser(command: str, description: str, arguments: Iterable[str]) -> OneLineParser:
+    """A parser for a table file, its profile, and the options that override those of its runs.
+
+    command: its name. arguments: the command line, which chooses what --help lists.
+    """
     parser = command_line(description, config_file=False, arguments=arguments)
+    parser.prog = f"python -m adept {command}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("table", type=Path, nargs="?", default=None, help="configs/<table>.yaml")
-    parser.add_argument("--all", action="store_true", help="the paper's 15 tables in place of one")
     parser.add_argument(
         "--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)"
     )
     return parser
 
 
+def add_all(parser: OneLineParser) -> None:
+    """Adds --all, for commands that can take the paper's tables together."""
+    parser.add_argument("--all", action="store_true", help="the paper's 15 tables in place of one")
+
+
 def named_tables(rest: argparse.Namespace, overrides: Mapping[str, Any]) -> list[Table]:
-    """The tables that the command line names. Raises UserError where it names none, or an option that no run of theirs
-    has.
+    """The tables that the command line names.
+
+    Raises UserError where it names none, and for an option that no run of the tables has.
     """
     if ("table" in rest and rest.table is not None) == ("all" in rest):
         raise UserError("name a table, such as configs/table12.yaml, or give --all")

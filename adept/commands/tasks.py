@@ -1,4 +1,4 @@
-"""Prints the tables of tasks that data/README.md holds, in Markdown: python -m adept tasks"""
+"""Prints the two tables of tasks of README.md and data/README.md, in Markdown: python -m adept tasks"""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ def overview(fixtures: Path) -> str:
 
 
 def sizes(task: Task) -> str:
+    """The paper's numbers of training, validation and test rows."""
     return " / ".join(f"{size:,}" if size else "–" for size in task.sizes) if task.sizes else "not in the paper"
 
 
 def as_code(source: str, target: str) -> str:
-    """`source` → `target` on one line of a Markdown table."""
+    """`source` → `target` in one cell of a Markdown table, long texts cut."""
 
-    def quoted(string: str, room: int) -> str:
-        string = string.replace("\n", "⏎").replace("\t", "⇥").replace("|", "\\|")
-        return f"`{string if len(string) <= room else string[:room] + '…'}`"
+    def quoted(text: str, limit: int) -> str:
+        text = text.replace("\n", "⏎").replace("\t", "⇥").replace("|", "\\|")
+        return f"`{text if len(text) <= limit else text[:limit] + '…'}`"
 
     return f"{quoted(source, 160)} → {quoted(target, 40)}"
 
@@ -68,7 +69,9 @@ def protocols() -> str:
             config = resolve({"task": task.name, "protocol": protocol, "allow_code_execution": task.runs_code})
             options = config.task_options
             cells.append("<br>".join(f"{name} {str(getattr(options, name)).lower()}" for name in options.own_options()))
-        place = " ".join(part for part in task.hub or ("bundled",) if part)
+        dataset = " ".join(part for part in task.hub or ("bundled",) if part)
         names = dict(zip(("test", "validation"), reversed(task.splits), strict=False))
-        lines.append(f"| {task.name} | {place} | {SPLIT_NAMES[task.split].format(**names)} | {cells[0]} | {cells[1]} |")
+        lines.append(
+            f"| {task.name} | {dataset} | {SPLIT_NAMES[task.split].format(**names)} | {cells[0]} | {cells[1]} |"
+        )
     return "\n".join(lines) + "\n"

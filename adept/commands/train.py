@@ -8,10 +8,11 @@ python train.py --task movie_reviews --model smollm2-135m --method adept --promp
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from adept.base import distributed
+from adept.base.console import print_result, print_status
 from adept.base.errors import UserError
 from adept.base.yaml_files import read_yaml
 from adept.commands.main import print_error
@@ -25,7 +26,9 @@ from adept.tasks import task_names
 def main(arguments: list[str]) -> int:
     """Runs the task, or each task of the group, that the command line names."""
     distributed.initialize()
-    flags, rest = parse(command_line(__doc__, arguments=arguments), arguments)
+    parser = command_line(__doc__, arguments=arguments)
+    parser.prog, parser.formatter_class = "train.py", argparse.RawDescriptionHelpFormatter
+    flags, rest = parse(parser, arguments)
     file = getattr(rest, "config", None)
     name = flags.get("task") or (read_yaml(Path(file)).get("task") if file else None)
     if not str(name).startswith("@"):
@@ -33,13 +36,14 @@ def main(arguments: list[str]) -> int:
     names = task_names(name)
     failures = [name for name in names if not run_task({**flags, "task": name}, file)]
     if failures:
-        print(f"error: {len(failures)} of {len(names)} tasks did not run: {', '.join(failures)}", file=sys.stderr)
+        print_status(f"error: {len(failures)} of {len(names)} tasks did not run: {', '.join(failures)}")
     return 2 if failures else 0
 
 
 def run_task(flags: dict, config_file: str | None) -> bool:
-    """Runs one task, or finds it done, and prints its line. Returns False after a user's mistake, so that a group's
-    other tasks run.
+    """Runs one task, or finds it done, and prints its line.
+
+    Prints a user's mistake and returns False, so that the other tasks of a group run.
     """
     try:
         config = resolve(flags, config_file)
@@ -48,13 +52,13 @@ def run_task(flags: dict, config_file: str | None) -> bool:
             from adept.training.loop import run
 
             record = run(config)
-        elif distributed.RANK == 0:
-            print(f"already done: {record_path(config.results_dir, config.run_id)}", file=sys.stderr)
+        else:
+            print_status(f"already done: {record_path(config.results_dir, config.run_id)}")
         if distributed.RANK == 0:
-            print(summary_line(record), flush=True)
+            print_result(summary_line(record))
         return True
     except (UserError, OSError) as error:
-        if distributed.WORLD > 1:  # the others may be anywhere: none can go on to the next task alone
+        if distributed.WORLD > 1:  # the processes are no longer at the same step: none can begin the next task
             raise
         print_error(error)
         return False

@@ -1,4 +1,4 @@
-"""What a sweep would run, and how long it would take."""
+"""The commands of a table's runs, and an estimate of the time that they take."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 from adept.tables.table import PlannedRun
 
+STEPS_PER_SECOND = {256: 2.7, 348: 1.8, 512: 1.15}
+"""Of T5-base on one GPU, by maximum source length: DePT's released logs of 17 runs (batch 32, fp32)."""
+
 
 def train_command(flags: Mapping[str, Any]) -> str:
     """The train.py command of one run."""
@@ -15,13 +18,10 @@ def train_command(flags: Mapping[str, Any]) -> str:
     return " ".join(["python train.py", *words])
 
 
-STEPS_PER_SECOND = {256: 2.7, 348: 1.8, 512: 1.15}
-"""T5-base on one GPU by maximum source length: DePT's released logs of 17 runs (batch 32, fp32)."""
-
-
 def estimate_hours(runs: list[PlannedRun]) -> str:
-    """GPU hours at the speed of this results folder's own records of the model and task, else at that of DePT's
-    released logs.
+    """The GPU hours that the runs take, in words.
+
+    A finished run counts at its own speed, another run of T5-base at the speed of DePT's released logs.
     """
     hours, measured, unknown = 0.0, 0, 0
     for run in runs:

@@ -1,4 +1,8 @@
-"""A table: its runs, as far as finished runs decide them."""
+"""A table: the grid of a YAML file, and the runs that it stands for.
+
+Validation chooses what some runs start from and which configuration other seeds repeat, so the runs of a table depend
+on which records are there; Table.runs() reads them anew each time.
+"""
 
 from __future__ import annotations
 
@@ -20,33 +24,36 @@ from adept.tables.early_stopping import is_stopped
 from adept.tasks import find_task, task_names
 
 MOST_RUNS = 10_000
+"""One grid entry may stand for this many runs."""
 
 QUANTITY = "quantity"
-"""The axis that is no option of runs: what of a record is printed."""
+"""The one axis of a table that is not an option of runs: which number of a record is printed."""
 
 
 @dataclass(frozen=True)
 class GridEntry:
-    """One entry of a table's grid. fields: {option: value or list of values, each of which is run}; cases: options that
-    vary together.
-    """
+    """One entry of a table's grid."""
 
     fields: Mapping[str, Any]
+    """{option: value, or list of values each of which is run}."""
     cases: Sequence[Mapping[str, Any]] = ({},)
+    """Options that vary together; each case is combined with all of `fields`."""
     name: str | None = None
     start: str | None = None
     """The name of an entry whose best runs these runs start from ("from" in the file)."""
     shown: bool = True
+    """Whether its runs are printed."""
     quantities: tuple[str, ...] | None = None
-    """In place of the table's."""
+    """What its cells print, in place of the table's quantities."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a table."""
+    """A run of a table, finished or not."""
 
     config: RunConfig
     flags: Mapping[str, Any]
+    """The options that the table gives it; `config` is resolved from them."""
     quantities: tuple[str, ...] = ("score",)
     shown: bool = True
     pending: bool = False
@@ -54,7 +61,7 @@ class PlannedRun:
     rivals: tuple[str, ...] = ()
     """Run ids of the other configurations that are searched in its cell; empty where nothing is searched."""
     start: tuple[str, str] | None = None
-    """The cell whose best run it starts from: what its configuration has in common with that of another seed."""
+    """(row, column) of the cell whose best run it starts from. Runs of several seeds have it in common."""
 
     @cached_property
     def id(self) -> str:
@@ -62,22 +69,23 @@ class PlannedRun:
 
     @cached_property
     def record(self) -> dict | None:
-        """The run's record; None where it is not finished."""
+        """The run's record; None where it is not finished. Raises UserError for a file that is no record."""
         return None if self.pending else read_record(self.config.results_dir, self.id)
 
     @property
     def stopped(self) -> bool:
-        """Whether --early_stopping ended it; validation then chooses among the others."""
+        """Whether early stopping ended the run. Validation then chooses among the others."""
         return not self.pending and is_stopped(self.config)
 
     @property
     def done(self) -> bool:
+        """Whether a sweep has nothing left to do for it."""
         return self.record is not None or self.stopped
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table's YAML file with its profile and the command line's overrides."""
+    """A table's YAML file, with a profile and the command line's options applied."""
 
     path: str
     title: str
@@ -90,11 +98,11 @@ class Table:
     seeds: tuple[Any, ...]
     quantities: tuple[str, ...]
     means: Mapping[str, tuple[str, ...]]
-    """{name of a column: the tasks whose mean it is}."""
+    """{title of a column: the tasks whose mean it is}."""
     labels: Mapping[str, str]
     """{value: what is printed in its place}."""
     overrides: Mapping[str, Any]
-    """The command line's options."""
+    """The command line's options, for all runs."""
     profile: str | None = None
     profile_fields: Mapping[str, Any] = field(default_factory=dict)
     profile_models: Mapping[str, str] = field(default_factory=dict)
@@ -102,32 +110,36 @@ class Table:
 
     @property
     def name(self) -> str:
+        """The file's name without its extension."""
         return Path(self.path).stem
 
     @property
-    def given(self) -> dict[str, Any]:
-        """What profile and command line set for all runs."""
+    def common_overrides(self) -> dict[str, Any]:
+        """The options that the profile and the command line set for all runs."""
         return {**self.profile_fields, **self.overrides}
 
     @property
     def results_dir(self) -> Path:
-        return Path(self.given.get("results_dir", default_of(OPTIONS["results_dir"])))
+        return Path(self.common_overrides.get("results_dir", default_of(OPTIONS["results_dir"])))
 
-    def key(self, axes: tuple[str, ...], config: RunConfig, quantity: str = "") -> str:
-        """The heading of the row or column that a run belongs to: its values of these options, without those that it
-        does not have.
+    def heading(self, axes: tuple[str, ...], config: RunConfig, quantity: str = "") -> str:
+        """The heading of the row or column that a run belongs to: its values of the options in `axes`.
+
+        An option that the run does not have is left out.
         """
         values = [quantity if name == QUANTITY else config.get(name) for name in axes]
-        return " ".join(
-            filter(None, (self.labels.get(str(value), str(value)) for value in values if value is not None))
-        )
+        labels = [self.labels.get(str(value), str(value)) for value in values if value is not None]
+        return " ".join(filter(None, labels))
 
     def cell(self, run: PlannedRun) -> tuple[str, str]:
         """(row, column) of a run."""
-        return self.key(self.rows, run.config), self.key(self.columns, run.config)
+        return self.heading(self.rows, run.config), self.heading(self.columns, run.config)
 
     def runs(self) -> list[PlannedRun]:
-        """Every run as far as finished runs decide it now, one a run id, in the order of the file."""
+        """All runs that the finished runs decide so far, in the order of the file.
+
+        Two entries of the same run give one.
+        """
         by_entry: list[list[PlannedRun]] = []
         for entry in self.grid:
             runs = [run for case in entry.cases for run in self._runs_of(entry, {**entry.fields, **case}, by_entry)]
@@ -140,40 +152,48 @@ class Table:
     def _runs_of(
         self, entry: GridEntry, fields: Mapping[str, Any], by_entry: list[list[PlannedRun]]
     ) -> list[PlannedRun]:
-        """The runs of one case of an entry. by_entry: those of the entries above it."""
+        """The runs of one case of an entry. by_entry: the runs of each entry above it."""
         if entry.start is not None:
             parents = [runs for runs, other in zip(by_entry, self.grid, strict=False) if other.name == entry.start]
-            made = self._children([run for runs in parents for run in runs], fields)
+            planned = self._children([run for runs in parents for run in runs], fields)
         else:
             seed = {"seed": self.seeds[0]} if self.seeds and "seed" not in entry.fields else {}
-            made = [(flags, False, None) for flags in self._expand({**self.fields, **seed, **fields}, self.given)]
+            options = {**self.fields, **seed, **fields}
+            planned = [(flags, False, None) for flags in self._expand(options, self.common_overrides)]
         quantities = entry.quantities or self.quantities
         return [
             PlannedRun(resolve_once(self.path, **flags), flags, quantities, entry.shown, pending, start=start)
-            for flags, pending, start in made
+            for flags, pending, start in planned
         ]
 
     def _children(
         self, parents: list[PlannedRun], fields: Mapping[str, Any]
     ) -> list[tuple[dict, bool, tuple[str, str]]]:
-        """(flags, pending, start) of the runs that start from the best of `parents` of each cell and seed."""
+        """(flags, pending, start) of the runs that start from the best of `parents` of each cell and seed.
+
+        A child takes over its parent's options, except what `fields` or the command line set, and does not train unless
+        `fields` has steps.
+        """
         groups: dict[tuple, list[PlannedRun]] = {}
         for run in parents:
             groups.setdefault((self.cell(run), run.config.seed), []).append(run)
-        made = []
+        children = []
         for runs in groups.values():
             best, decided = best_run(runs)
-            start = {
+            inherited = {
                 name: value for name, value in best.flags.items() if name not in ("init_from", "steps", "few_shot")
             }
-            given = {
-                name: value for name, value in self.given.items() if name in fields or name not in {*start, "steps"}
+            overrides = {
+                name: value
+                for name, value in self.common_overrides.items()
+                if name in fields or name not in {*inherited, "steps"}
             }
-            for flags in self._expand({**start, "steps": 0, **fields, "init_from": best.id}, given):
-                made.append((flags, not decided, self.cell(best)))
-        return made
+            for flags in self._expand({**inherited, "steps": 0, **fields, "init_from": best.id}, overrides):
+                children.append((flags, not decided, self.cell(best)))
+        return children
 
     def _expand(self, entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """expand(), with the table's wandb group and the profile's models."""
         group = "-".join(filter(None, (self.name, self.profile)))
         runs = expand({**entry, "wandb_group": entry.get("wandb_group", group)}, overrides, self.path)
         for flags in runs:
@@ -182,43 +202,48 @@ class Table:
                 flags["model"] = self.profile_models[model]
         return runs
 
-    def _cells(self, runs: list[PlannedRun]) -> list[list[PlannedRun]]:
+    def _group_by_cell(self, runs: list[PlannedRun]) -> list[list[PlannedRun]]:
         cells: dict[tuple, list[PlannedRun]] = {}
         for run in runs:
             cells.setdefault(self.cell(run), []).append(run)
         return list(cells.values())
 
     def _with_rivals(self, runs: list[PlannedRun]) -> list[PlannedRun]:
-        """The runs of an entry; those of a cell that is searched with one seed know each other."""
+        """The runs of an entry, with the ids of their rivals: those of the same cell, where one seed is searched."""
         rivals: dict[str, tuple[str, ...]] = {}
-        for group in self._cells([run for run in runs if run.config.steps and not run.pending]):
+        for group in self._group_by_cell([run for run in runs if run.config.steps and not run.pending]):
             if len({run.config.seed for run in group}) == 1:
                 rivals |= {run.id: tuple(other.id for other in group if other is not run) for run in group}
         return [replace(run, rivals=rivals[run.id]) if rivals.get(run.id) else run for run in runs]
 
     def _other_seeds(self, runs: list[PlannedRun], fields: Mapping[str, Any]) -> list[PlannedRun]:
-        """What validation chose in each cell, with the table's other seeds."""
-        if len(self.seeds) < 2 or "seed" in fields or "seed" in self.given:
+        """The configuration that validation chose in each cell, once with each of the table's other seeds."""
+        if len(self.seeds) < 2 or "seed" in fields or "seed" in self.common_overrides:
             return []
-        again = []
-        for group in self._cells([run for run in runs if run.config.steps and run.config.init_from is None]):
+        repeated = []
+        for group in self._group_by_cell([run for run in runs if run.config.steps and run.config.init_from is None]):
             best, decided = best_run(group)
             for seed in self.seeds[1:]:
                 flags = {**best.flags, "seed": seed}
-                again.append(replace(best, config=resolve_once(self.path, **flags), flags=flags, pending=not decided))
-        return again
+                config = resolve_once(self.path, **flags)
+                repeated.append(replace(best, config=config, flags=flags, pending=not decided))
+        return repeated
 
 
 @lru_cache(maxsize=None, typed=True)
 def resolve_once(source: str, **flags: Any) -> RunConfig:
-    """resolve(), once for every set of flags: a sweep lays its table out again whenever a run is done."""
+    """resolve() with a cache, because a sweep asks for its table's runs again whenever one has ended.
+
+    The cache keeps values of different types apart: 1 is not True.
+    """
     return resolve(flags, source=source)
 
 
 def best_run(runs: list[PlannedRun]) -> tuple[PlannedRun, bool]:
-    """(the run with the best validation score, whether it is decided). Where nothing validates, the first run is taken.
+    """(the run with the best validation score, whether that is decided).
 
-    It is decided when all runs are finished, save those that were stopped early.
+    It is decided when all runs are finished or stopped early. The first run is returned until then, and where the task
+    has no validation score.
     """
     runs = [run for run in runs if not run.stopped] or runs
     if len(runs) == 1:
@@ -231,10 +256,11 @@ def best_run(runs: list[PlannedRun]) -> tuple[PlannedRun, bool]:
 
 
 def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "grid") -> list[dict[str, Any]]:
-    """One grid entry -> flags of each of its runs; "@glue" is each of its tasks.
+    """The flags of each run that a grid entry stands for: all combinations of its lists, overrides in their place.
 
-    An option that the run's method or task does not have is left out, since overrides and common fields are written for
-    all runs. Raises UserError naming `source` for a value that is neither plain nor a list of plain ones.
+    A task group such as "@glue" stands for each of its tasks. An option that the run's method or task does not have is
+    left out, because overrides and common fields are written for all runs. Raises UserError, which names `source`, for
+    a value that is neither plain nor a list of plain ones, and for more than MOST_RUNS runs.
     """
     lists = {name: value if isinstance(value, list) else [value] for name, value in {**entry, **overrides}.items()}
     for name, values in lists.items():

@@ -1,22 +1,26 @@
-"""A table's YAML file and its profile -> Table. The file:
+"""Reads a table's YAML file, with a profile, into a Table. The keys of the file:
 
-title, note      the heading and a line under the table
+title, note      the heading, and a line below the table
 fields           options of all runs
-grid             a list of entries; where a value is a list, every value is run. An entry may have, besides options,
+grid             a list of entries. A list as the value of an option stands for one run of each value. An entry holds
+                 options and these keys:
   cases          a list of {option: value}: options that vary together (a prompt length and its bottleneck)
-  name, from     the entry starts from the best runs, by validation, of the entry so named, one for each of their cells and seeds:
-                 it takes over their options, their weights (--init_from), and trains no further unless it says `steps`
-  show: false    its runs are not printed
+  name           what other entries call this one
+  from           the name of an entry above. The runs of this entry start from its best runs by validation, one of each
+                 cell and seed: they take over options and weights (--init_from) and do not train unless `steps` is set
+  show           false: the runs are not printed
   quantities     in place of the table's
-seeds            the grid is searched with the first; what validation chose for a cell runs again with the others (untrained runs do not)
-rows, columns    the options (one or several) that the report lays out; "quantity" is what `quantities` lists
-quantities       what a cell prints: "score" (the task's reported metric), another metric's name, or one of adept/tables/report.py
-means            {name: tasks}: a column with the mean over these tasks
+seeds            the grid is searched with the first seed; the configuration that validation chooses for a cell runs
+                 again with each of the others, unless it trains nothing
+rows, columns    the options (one or several) that the table is laid out by; "quantity" stands for `quantities`
+quantities       what a cell prints: "score" (the metric that the task reports), the name of another metric, or a
+                 quantity of adept/tables/report.py
+means            {title: tasks}: a column with the mean over these tasks
 labels           {value: what is printed in its place}
 
-A profile (configs/profiles/NAME.yaml) shrinks a table: its `fields` override, its `models` stand in for others,
-`search` configurations of a cell and as many seeds stay, and `labels` are added. A table says in its heading what was
-changed.
+A profile (configs/profiles/NAME.yaml) makes a table smaller: its `fields` override those of all runs, its `models` name
+the model that runs in place of another, `search` is the number of configurations and of seeds that stay, and its
+`labels` are added. The printed table says what was changed.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ from adept.tasks import task_names
 
 class TableFile(FileContent):
     """The keys of a table file."""
+
+    may_be_empty = frozenset({"note", "fields", "seeds", "rows", "columns", "quantities", "means", "labels"})
 
     title: str
     note: str = ""
@@ -98,6 +104,8 @@ class EntryContent(BaseModel):
 class Profile(FileContent):
     """The keys of a profile."""
 
+    may_be_empty = frozenset({"note", "fields", "models", "labels"})
+
     note: str = ""
     fields: dict[str, Any] = Field(default_factory=dict)
     models: dict[str, str] = Field(default_factory=dict)
@@ -106,12 +114,12 @@ class Profile(FileContent):
 
 
 def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = None) -> Table:
-    """Reads a table file. overrides: options of all runs from the command line.
+    """Reads a table file and, where `profile` names one, a profile. overrides: options of all runs, by name.
 
-    Raises UserError for unknown keys, wrong types and runs that do not resolve.
+    Raises UserError for unknown keys and values of the wrong type. Table.runs() raises it for runs that do not resolve.
     """
     content = validate(TableFile, read_yaml(path), str(path))
-    shrunk = read_profile(profile) if profile else Profile()
+    smaller = read_profile(profile) if profile else Profile()
     rows, columns = (tuple([axes] if isinstance(axes, str) else axes) for axes in (content.rows, content.columns))
     grid: list[GridEntry] = []
     for entry in content.grid:
@@ -119,14 +127,14 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
     fields, seeds = content.fields, content.seeds
     if profile:
         axes = {*rows, *columns}
-        fields = shrink(GridEntry(fields), shrunk.search, axes).fields
-        grid = [shrink(entry, shrunk.search, axes if entry.shown else set()) for entry in grid]
-        seeds = seeds[: shrunk.search]
+        fields = shrink(GridEntry(fields), smaller.search, axes).fields
+        grid = [shrink(entry, smaller.search, axes if entry.shown else set()) for entry in grid]
+        seeds = seeds[: smaller.search]
     means = {name: itertools.chain(*(task_names(str(task)) for task in tasks)) for name, tasks in content.means.items()}
     return Table(
         path=str(path),
         title=content.title,
-        note=" ".join(filter(None, (content.note, shrunk.note))),
+        note=" ".join(filter(None, (content.note, smaller.note))),
         fields=fields,
         grid=grid,
         rows=rows,
@@ -134,16 +142,16 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
         seeds=tuple(seeds),
         quantities=tuple(content.quantities),
         means={name: tuple(tasks) for name, tasks in means.items()},
-        labels={str(value): str(label) for value, label in {**content.labels, **shrunk.labels}.items()},
+        labels={str(value): str(label) for value, label in {**content.labels, **smaller.labels}.items()},
         overrides=overrides,
         profile=profile,
-        profile_fields=shrunk.fields,
-        profile_models=shrunk.models,
+        profile_fields=smaller.fields,
+        profile_models=smaller.models,
     )
 
 
 def read_entry(content: Any, above: Sequence[GridEntry], where: str) -> GridEntry:
-    """One entry of the grid. above: the entries before it. Raises UserError."""
+    """One entry of the grid. above: the entries before it. Raises UserError for a wrong key, value or start."""
     if not isinstance(content, dict):
         raise UserError(f"{where}: each entry of 'grid' must hold {{option: value}}, not {content!r}")
     entry = validate(EntryContent, {str(key): value for key, value in content.items()}, where)
@@ -155,20 +163,19 @@ def read_entry(content: Any, above: Sequence[GridEntry], where: str) -> GridEntr
 
 
 def read_profile(name: str) -> Profile:
-    """configs/profiles/<name>.yaml. Raises UserError for an unknown profile and for one that is wrong."""
+    """Reads configs/profiles/<name>.yaml. Raises UserError for an unknown profile and for a wrong key or value."""
     path = paths.ROOT / "configs" / "profiles" / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(
-            f"unknown profile '{name}'; {nearest(name, [file.stem for file in path.parent.glob('*.yaml')])}"
-        )
+        known = [file.stem for file in path.parent.glob("*.yaml")]
+        raise UserError(f"unknown profile '{name}'; {nearest(name, known)}")
     return validate(Profile, read_yaml(path), str(path))
 
 
 def shrink(entry: GridEntry, search: int | None, axes: set[str]) -> GridEntry:
-    """The entry with the first `search` values of its cases, or of the first list that is searched, and one value of
-    its other lists.
+    """The entry with fewer configurations: the first `search` cases, and the first value of each list of values.
 
-    axes: options that the table lays out; they keep all their values.
+    An entry without cases keeps `search` values of its first list instead. axes: the options that the table is laid out
+    by, which keep all their values.
     """
     cases, fields = entry.cases, {}
     if list(cases) != [{}] and not any(axes & case.keys() for case in cases):
@@ -181,7 +188,7 @@ def shrink(entry: GridEntry, search: int | None, axes: set[str]) -> GridEntry:
 
 
 def check_overrides(tables: list[Table]) -> None:
-    """Raises UserError for an option of the command line that no run uses."""
+    """Raises UserError for an option of the command line that no run of the tables has."""
     used = {name for table in tables for run in table.runs() for name in run.flags}
     for name, value in tables[0].overrides.items():
         if name not in used:

@@ -1,279 +1,28 @@
-"""Where runs are carried out: here, in processes, on Ray, by Slurm. Runs are killed, fail, and are interrupted; nothing
-is lost.
-"""
+"""Runs in processes of this machine and on Ray. Runs are killed, fail, and are interrupted; nothing is lost."""
 
 import contextlib
-import getpass
-import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from small_sweeps import files, live_metrics, load, records, soon, sweep, write_table
 
 from adept.base.atomic_files import write_atomically
-from adept.base.errors import UserError
-from adept.commands.bench import main
-from adept.commands.sweep import make_launcher
-from adept.commands.table_arguments import table_parser
+from adept.commands.main import main
+from adept.commands.sweep import make_launcher, sweep_parser
 from adept.config.layers import resolve
-from adept.runs.claim import RunClaimed, claim_run
+from adept.runs.claim import claim_run
 from adept.runs.layout import record_path
-from adept.runs.record import SCHEMA, write_record
-from adept.tables.early_stopping import EarlyStopping, stopped_path
 from adept.tables.launchers.in_process import InProcess
-from adept.tables.launchers.launcher import STOPPED
 from adept.tables.launchers.local import Local, describe_exit
 from adept.tables.launchers.ray_cluster import Ray
-from adept.tables.launchers.run_stack import RunningStack, log_path, run_stack, run_stack_logged
-from adept.tables.launchers.slurm import slurm_script
-from adept.tables.sweep import Progress, Started, carry_out, duration
-from adept.tables.table import PlannedRun, Table
+from adept.tables.launchers.run_stack import RunningStack, log_path, run_stack_logged
+from adept.tables.sweep import carry_out
+from adept.tables.table import PlannedRun
 from adept.tables.table_file import load_table
-from adept.training.evaluation import evaluate
-from adept.training.loop import run
-
-FIELDS = {
-    "model": "tiny-t5", "data_dir": "fixtures", "task": "rte", "method": "adept", "prompt_len": 3, "bottleneck": 2, "device": "cpu",
-    "steps": 4, "eval_every": 2, "batch_size": 2, "eval_rows": 4, "max_source_len": 32, "max_new_tokens": 2, "scoring": "likelihood",
-}  # fmt: skip
-
-
-def write_table(folder: Path, grid: list[dict], rows: str = "prompt_lr", seeds: tuple = (), **fields) -> Path:
-    file = folder / "made_up.yaml"
-    content = {"title": "Made up", "fields": {**FIELDS, **fields}, "grid": grid, "rows": rows, "seeds": list(seeds)}
-    file.write_text(json.dumps(content))  # JSON is YAML
-    return file
-
-
-def load(file: Path) -> Table:
-    return load_table(file, {"results_dir": str(file.parent / "results")})
-
-
-def files(file: Path, name: str) -> list[Path]:
-    return sorted((file.parent / "results" / "runs").glob(f"*/{name}"))
-
-
-def records(file: Path) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted((file.parent / "results" / "runs").glob("*.json"))]
-
-
-@contextlib.contextmanager
-def soon(what: str, seconds: float = 90):
-    """Yields a function to call until it is no longer too late."""
-    end = time.monotonic() + seconds
-
-    def wait():
-        assert time.monotonic() < end, f"{what} takes longer than {seconds} s"
-        time.sleep(0.05)
-
-    yield wait
-
-
-@pytest.fixture
-def fast(monkeypatch):
-    monkeypatch.setattr(sweep, "POLL_SECONDS", 0.2)
-
-
-# InProcess ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def fake_run(monkeypatch):
-    """run, replaced by what the test says for each prompt rate: a record, an exception, or a list of them, one an
-    attempt.
-    """
-
-    def install(**by_rate):
-        calls = []
-
-        def run(config, stop=None):
-            rate = f"r{config.prompt_lr:g}"
-            calls.append(rate)
-            what = by_rate.get(rate)
-            if isinstance(what, list):
-                what = what.pop(0) if what else None
-            if isinstance(what, BaseException):
-                raise what
-            scores = {"accuracy": 50.0}
-            record = {
-                "schema": SCHEMA, "run_id": config.run_id, "config": vars(config), "best_step": 4, "trainable_params": 7,
-                "notes": [], "sizes": {"train": 9, "validation": 9, "test": 900}, "timing": {}, "validation": scores, "test": scores,
-                "history": [{"step": 4, "validation": scores}],
-            }  # fmt: skip
-            write_record(config.results_dir, record)
-
-        def run_stack(jobs):
-            ends = []
-            for job in jobs:
-                try:
-                    ends.append(run(*job))
-                except Exception as error:
-                    ends.append(error)
-            return ends
-
-        monkeypatch.setattr(loop, "run", run)
-        monkeypatch.setattr(loop, "run_stack", run_stack)
-        return calls
-
-    return install
-
-
-def test_a_failed_run_is_tried_once_more_and_then_listed(tmp_path, fake_run, fast, capsys):
-    file = write_table(tmp_path, [{"prompt_lr": [1, 2, 3, 4]}])
-    calls = fake_run(r1=[OSError("once")], r2=RuntimeError("always\nand again"), r3=UserError("a mistake"))
-    assert main([str(file), "--results_dir", str(tmp_path / "results")]) == 2
-    assert sorted(calls) == ["r1", "r1", "r2", "r2", "r3", "r3", "r4"]
-    shown = capsys.readouterr()
-    listed = shown.err.splitlines()[-6:]
-    ids = {rate: run.id for rate, run in zip("1234", load(file).runs(), strict=True)}
-    (at,) = [
-        i
-        for i, line in enumerate(listed)
-        if line == f"error: {ids['2']} failed 2 times: RuntimeError: always and again"
-    ]
-    assert all(line.startswith("    ") for line in listed[at + 1 : at + 4]) and "RuntimeError: always" in "".join(
-        listed[at + 1 : at + 4]
-    )
-    assert listed[-1] == f"error: {ids['3']} failed 2 times: a mistake"
-    assert f"{ids['1']}: failed, once more: OSError: once" in shown.err
-    assert "failed 2 · left 0" in shown.err
-    assert "2 of 4 runs are missing" in shown.out
-    assert [record["run_id"] for record in records(file)] == sorted([ids["1"], ids["4"]])
-
-
-def test_finished_runs_skip_themselves_and_the_line_counts(tmp_path, fake_run, capsys):
-    file = write_table(tmp_path, [{"prompt_lr": [1, 2, 3]}])
-    fake_run()
-    run(load(file).runs()[1].config)
-    calls = fake_run()
-    assert carry_out([load(file)], InProcess()) == {}
-    assert calls == ["r1", "r3"]
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("done")]
-    assert lines[0] == "done 1 of 3 · running 1 · failed 0 · left 1"
-    assert lines[1] == "done 2 of 3 · running 1 · failed 0 · left 0 · 0 s to go"
-    assert lines[2] == "done 3 of 3 · running 0 · failed 0 · left 0"
-
-
-def test_the_time_to_go_is_that_of_the_runs_done(tmp_path):
-    runs = load(write_table(tmp_path, [{"prompt_lr": [1, 2, 3, 4, 5]}])).runs()
-    progress = Progress(slots=2, seconds=[600.0, 1200.0])
-    progress.running = {runs[0].id: Started(runs[0], frozenset([runs[0].id]))}
-    assert (
-        progress.line(runs) == "done 0 of 5 · running 1 · failed 0 · left 4 · 45 min to go"
-    )  # three rounds of a quarter of an hour
-    assert [duration(seconds) for seconds in (9, 100, 3600 * 5 + 1700)] == ["9 s", "2 min", "5 h 28 min"]
-
-
-def test_a_run_that_another_sweep_has_is_waited_for(tmp_path, fake_run, fast):
-    file = write_table(tmp_path, [{"prompt_lr": [1, 2]}])
-    calls = fake_run(r1=[RunClaimed("taken"), RunClaimed("taken"), RunClaimed("taken")])
-    assert carry_out([load(file)], InProcess()) == {}
-    assert calls == ["r1", "r2", "r1", "r1", "r1"]
-    assert len(records(file)) == 2
-
-
-def test_runs_that_wait_for_a_failed_one_are_told(tmp_path, fake_run, capsys):
-    file = write_table(tmp_path, [{"prompt_lr": [1, 2]}], rows="method", seeds=(1, 2, 3))
-    fake_run(r2=ValueError("no"))
-    assert main([str(file), "--results_dir", str(tmp_path / "results")]) == 2
-    err = capsys.readouterr().err
-    assert "left 2 (2 wait for validation to choose)" in err
-    assert err.splitlines()[-1].startswith("error: 2 runs wait for those that failed")
-
-
-def test_a_record_that_is_not_in_the_folder_is_a_failure(tmp_path, monkeypatch, fast):
-    file = write_table(tmp_path, [{"prompt_lr": 1}])
-    monkeypatch.setattr(loop, "run_stack", lambda jobs: [{} for _ in jobs])
-    ((_, why),) = carry_out([load(file)], InProcess()).items()
-    assert "do the machines share this folder?" in why
-
-
-def test_several_tables_are_carried_out_together(tmp_path, fake_run):
-    one = load(write_table(tmp_path, [{"prompt_lr": [1, 2]}]))
-    two = load(write_table(tmp_path, [{"prompt_lr": [2, 3]}]))
-    calls = fake_run()
-    assert carry_out([one, two], InProcess()) == {}
-    assert calls == ["r1", "r2", "r3"]
-
-
-def test_sigterm_saves_the_run_in_hand_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
-    file = write_table(tmp_path, [{"prompt_lr": [0.1, 0.2]}], steps=6, eval_every=3)
-    arguments = [str(file), "--results_dir", str(tmp_path / "results"), "--launch", "here"]
-    steps, train_step = [], loop.train_step
-
-    def signalled(*rest):
-        steps.append(1)
-        if len(steps) == 8:  # the second step of the second run
-            os.kill(os.getpid(), signal.SIGTERM)
-        return train_step(*rest)
-
-    monkeypatch.setattr(loop, "train_step", signalled)
-    before = signal.getsignal(signal.SIGTERM)
-    assert main(arguments) == 128 + signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert capsys.readouterr().err.splitlines()[-1].endswith("from step 2 of 6, which is saved")
-    assert [len(records(file)), len(files(file, "checkpoint.safetensors"))] == [1, 1]
-    assert main(arguments) == 0
-    assert len(steps) == 8 + 4
-    assert len(records(file)) == 2
-
-
-# Early stopping -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def scored(monkeypatch):
-    """Validation scores by prompt rate, as if they had been measured."""
-    by_rate = {}
-    evaluate = evaluate
-
-    def fake(session, examples, scoring=None):
-        scores, predictions = evaluate(session, examples, scoring)
-        return dict.fromkeys(scores, by_rate[session.config.prompt_lr]), predictions
-
-    monkeypatch.setattr(loop, "evaluate", fake)
-    return by_rate
-
-
-def test_hopeless_grid_points_are_stopped_and_go_on_without_the_flag(tmp_path, scored, capsys):
-    file = write_table(tmp_path, [{"prompt_lr": [1, 2, 3, 4]}], rows="method", seeds=(7, 8), steps=9, eval_every=1)
-    scored |= {1.0: 50.0, 2.0: 60.0, 3.0: 10.0, 4.0: 70.0}
-    arguments = [str(file), "--results_dir", str(tmp_path / "results")]
-    assert main([*arguments, "--early_stopping"]) == 0
-    done = {(record["config"]["prompt_lr"], record["config"]["seed"]) for record in records(file)}
-    assert done == {(1.0, 7), (2.0, 7), (4.0, 7), (4.0, 8)}  # 3.0 was the last of the three that had reached its rung
-    (note,) = files(file, "stopped.json")
-    assert json.loads(note.read_text()) == {"step": 1, "score": 10.0, "rung": "1/9", "better": 2, "reached": 3}
-    shown = capsys.readouterr()
-    assert (
-        f"{note.parent.name}: stopped early" in shown.err and "done 4 of 5 · stopped early 1 · running 0" in shown.err
-    )
-    assert "1 configurations were stopped early" in shown.out and "missing" not in shown.out
-    (kept,) = files(file, "checkpoint.safetensors")
-    assert kept.parent == note.parent
-
-    assert main([*arguments, "--early_stopping"]) == 0  # nobody tries it again
-    assert "running 1" not in capsys.readouterr().err
-    assert len(records(file)) == 4
-    assert main(arguments) == 0
-    assert "goes on from step 1 of 9" in capsys.readouterr().err
-    assert len(records(file)) == 5 and not files(file, "stopped.json")
-
-
-def test_a_run_that_another_sweep_stopped_since_is_not_begun(tmp_path, monkeypatch):
-    config = load(write_table(tmp_path, [{"prompt_lr": 1}])).runs()[0].config
-    write_atomically(stopped_path(config), "{}")
-    monkeypatch.setattr(loop, "open_sessions", lambda *_: pytest.fail("it was begun"))
-    assert run_stack([(config, EarlyStopping(config, ("a", "b")))]) == [STOPPED]
-
 
 # Processes of this machine --------------------------------------------------------------------------------------------
 
@@ -281,32 +30,29 @@ def test_a_run_that_another_sweep_stopped_since_is_not_begun(tmp_path, monkeypat
 class Killing(Local):
     """Kills the worker that has the run `victim` once it trains."""
 
-    victim, killed = "", 0
-
-    @staticmethod
-    def ids(worker):
-        return [config.run_id for config, _ in worker.job.stack]
+    victim: PlannedRun
+    killed = False
 
     def wait(self, seconds):
+        if self.killed:
+            return super().wait(seconds)
         for worker in self.workers:
-            if worker is not None and worker.job is not None and self.victim in self.ids(worker) and not self.killed:
-                if (launch.run_folder(worker.job.stack[0][0].results_dir, self.victim) / "metrics.jsonl").exists():
+            if worker is not None and worker.running is not None:
+                ids = [config.run_id for config, _ in worker.running.stack]
+                if self.victim.id in ids and live_metrics(self.victim).exists():
                     os.kill(worker.process.pid, signal.SIGKILL)
-                    type(self).killed += 1
-                    self.killed = 1
-                    break
-                return super().wait(0.05)
-        return super().wait(seconds)
+                    self.killed = True
+        return super().wait(0.05)
 
 
-def test_processes_share_the_runs_and_survive_kills_and_failures(tmp_path, fast, capsys):
+def test_processes_share_the_runs_and_survive_kills_and_failures(tmp_path, short_polls, capsys):
     """Two workers; one is killed while it trains, one run can never work."""
     file = write_table(
         tmp_path, [{"prompt_lr": [0.1, 0.2, 0.3]}, {"prompt_lr": 0.4, "init_from": "nothing"}], steps=20, eval_every=10
     )
     runs = load(file).runs()
     launcher = Killing(2, 0)
-    launcher.victim = runs[1].id
+    launcher.victim = runs[1]
     with contextlib.closing(launcher):
         failed = carry_out([load(file)], launcher)
     assert launcher.killed
@@ -337,7 +83,9 @@ def test_a_dead_process_is_told_with_the_last_lines_of_its_log(tmp_path):
 
 def test_what_a_run_shows_is_in_its_log(tmp_path, capfd, monkeypatch):
     config = resolve({"task": "rte", "method": "pt", "results_dir": str(tmp_path)})
-    monkeypatch.setattr(launch, "attempt", lambda *_: os.system("echo from a child; echo badly >&2"))
+    monkeypatch.setattr(
+        "adept.tables.launchers.run_stack.run_stack", lambda _: os.system("echo from a child; echo badly >&2")
+    )
     run_stack_logged([(config, None)])
     assert log_path(config).read_text() == "from a child\nbadly\n"
     os.write(1, b"after it\n")
@@ -350,11 +98,11 @@ def test_what_a_run_shows_is_in_its_log(tmp_path, capfd, monkeypatch):
 
 
 def test_ctrl_c_reaches_the_workers_as_sigterm_and_loses_nothing(tmp_path):
-    """The real thing: a sweep with two processes, SIGINT to its process group, as a terminal sends it."""
+    """A sweep of two processes gets SIGINT in its process group, as a terminal sends it."""
     file = write_table(tmp_path, [{"prompt_lr": [0.1, 0.2, 0.3]}], steps=100_000, eval_every=100_000, log_every=1)
     words = [str(file), "--results_dir", str(tmp_path / "results"), "--launch", "local", "--workers", "2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "adept.sweep", *words],
+        [sys.executable, "-m", "adept", "sweep", *words],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -401,17 +149,17 @@ def test_ctrl_c_reaches_the_workers_as_sigterm_and_loses_nothing(tmp_path):
 )
 def test_launchers_flags_that_make_no_sense_get_one_line(tmp_path, words, named, capsys):
     file = write_table(tmp_path, [{"prompt_lr": 1}])
-    assert main([str(file), *words.split()]) == 2
+    assert main(["sweep", str(file), *words.split()]) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith("error: ") and shown.err.count("\n") == 1
     assert named in shown.err
 
 
 def test_without_a_word_a_machine_is_used_as_it_is(monkeypatch):
-    parser = table_parser("")
-    monkeypatch.setattr(sweep, "count_gpus", lambda: 0)
+    parser = sweep_parser([])
+    monkeypatch.setattr("adept.commands.sweep.count_gpus", lambda: 0)
     assert isinstance(make_launcher(parser.parse_args([])), InProcess)
-    monkeypatch.setattr(sweep, "count_gpus", lambda: 3)
+    monkeypatch.setattr("adept.commands.sweep.count_gpus", lambda: 3)
     launcher = make_launcher(parser.parse_args([]))
     assert launcher.devices == ["cuda:0", "cuda:1", "cuda:2"]
     assert Local(3, 2).devices == ["cuda:0", "cuda:1", "cuda:0"] and Local(2, 0).devices == ["cpu", "cpu"]
@@ -433,7 +181,7 @@ def pid_of(run: PlannedRun) -> int:
 
 @pytest.mark.slow
 def test_a_ray_cluster_survives_the_death_of_a_worker_and_saves_what_is_interrupted(
-    ray_installed, tmp_path, fast, capsys, monkeypatch
+    ray_installed, tmp_path, short_polls, capsys, monkeypatch
 ):
     """A local cluster with two workers. One is killed while it trains; then the sweep ends while two runs train."""
     monkeypatch.chdir(tmp_path)  # a relative results folder means the same to the workers
@@ -444,7 +192,7 @@ def test_a_ray_cluster_survives_the_death_of_a_worker_and_saves_what_is_interrup
 
     class Killing(Ray):
         def wait(self, seconds):
-            if not killed and (launch.run_folder("results", victim.id) / "metrics.jsonl").exists() and pid_of(victim):
+            if not killed and live_metrics(victim).exists() and pid_of(victim):
                 killed.append(pid_of(victim))
                 os.kill(killed[0], signal.SIGKILL)
             return super().wait(seconds if killed else 0.05)
@@ -464,7 +212,7 @@ def test_a_ray_cluster_survives_the_death_of_a_worker_and_saves_what_is_interrup
         runs = load_table(long, {"results_dir": "results"}).runs()
         for run in runs:
             launcher.submit([(run.config, None)])
-        live = [launch.run_folder("results", run.id) / "metrics.jsonl" for run in runs]
+        live = [live_metrics(run) for run in runs]
         with soon("the training of two runs") as wait:
             while not all(path.exists() and path.stat().st_size for path in live):
                 assert launcher.wait(0) == []
@@ -475,187 +223,8 @@ def test_a_ray_cluster_survives_the_death_of_a_worker_and_saves_what_is_interrup
 
 def test_without_ray_or_its_cluster_there_is_one_line(ray_installed, tmp_path, monkeypatch, capsys):
     file = write_table(tmp_path, [{"prompt_lr": 1}])
-    words = [str(file), "--results_dir", str(tmp_path / "results"), "--launch", "ray"]
-    assert main([*words, "--ray_address", "nonsense:1:2"]) == 2
+    assert sweep(file, "--launch", "ray", "--ray_address", "nonsense:1:2") == 2
     assert "error: no Ray cluster at --ray_address nonsense:1:2" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert main(words) == 2
+    assert sweep(file, "--launch", "ray") == 2
     assert capsys.readouterr().err == "error: --launch ray needs Ray: pip install -r requirements-ray.txt\n"
-
-
-# Slurm ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def programs(tmp_path, monkeypatch):
-    """programs(name, text): a shell script of that name, found before others; a made-up sbatch or scontrol."""
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-    def write(name: str, text: str) -> None:
-        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
-        (folder / name).chmod(0o755)
-
-    return write
-
-
-def test_the_batch_script_passes_usr1_on_and_queues_its_element_again_when_the_run_is_saved(
-    tmp_path, monkeypatch, programs
-):
-    """Slurm signals the shell alone (B:). The made-up command takes a moment to save, as a run does."""
-    folder = tmp_path / "a folder's name"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    programs("scontrol", 'echo "scontrol $*" >> events')
-    saving = 'trap "sleep 0.3; echo saved >> events; exit 138" USR1; echo "$PYTHONPATH" >> events; while :; do sleep 0.05; done'
-    script = folder / "script"
-    script.write_text(
-        slurm_script("my table", ["sh", "-c", saving], 16, "--partition=gpu  --time=1:00", folder / "logs")
-    )
-    environment = {**os.environ, "PYTHONPATH": "before", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
-    process = subprocess.Popen(["bash", str(script)], cwd=tmp_path, env=environment, start_new_session=True)
-    try:
-        with soon("the start of the command", 20) as wait:
-            while not (folder / "events").exists():
-                wait()
-        process.send_signal(signal.SIGUSR1)
-        assert process.wait(20) == 128 + signal.SIGUSR1
-    finally:
-        process.kill()
-    assert (folder / "events").read_text().splitlines() == [f"{ROOT}:before", "saved", "scontrol requeue 7_3"]
-    directives = [
-        line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH ")
-    ]
-    assert directives[:2] == ["--job-name='adept-my table'", "--array=0-15"]
-    assert directives[-3:] == ["--requeue", "--signal=B:USR1@120", "--partition=gpu --time=1:00"]
-
-
-def test_the_batch_script_ends_as_the_sweep_does(tmp_path, monkeypatch, programs):
-    monkeypatch.chdir(tmp_path)
-    programs("scontrol", "touch requeued")
-    script = slurm_script("t", ["sh", "-c", "exit 2"], 1, "", tmp_path)
-    assert "#SBATCH \n" not in script
-    assert subprocess.run(["bash", "-c", script]).returncode == 2
-    assert not (tmp_path / "requeued").exists()
-
-
-def test_a_sweep_hands_itself_to_sbatch(tmp_path, programs, capsys):
-    file = write_table(tmp_path, [{"prompt_lr": [1, 2]}])
-    words = [str(file), "--results_dir", str(tmp_path / "results"), "--early_stopping", "--steps", "7"]
-    programs("sbatch", f'cp "$1" {tmp_path}/handed; echo Submitted batch job 5')
-    assert main([*words, "--launch=slurm", "--workers", "3", "--slurm_options=--time=1:00"]) == 0
-    assert capsys.readouterr().out == "Submitted batch job 5\n"
-    script = (tmp_path / "handed").read_text().splitlines()
-    assert f"{sys.executable} -m adept.sweep {' '.join(words)} --launch here &" in script
-    assert {"#SBATCH --array=0-2", "#SBATCH --time=1:00"} <= set(script)
-    programs("sbatch", 'echo "sbatch: error: invalid partition" >&2; exit 1')
-    assert main([*words, "--launch", "slurm"]) == 2
-    path = tmp_path / "results" / "slurm" / "made_up.sbatch"
-    assert capsys.readouterr().err == f"error: sbatch refused {path}: sbatch: error: invalid partition\n"
-
-
-def test_without_sbatch_the_script_is_there_and_there_is_one_line(tmp_path, monkeypatch, capsys):
-    file = write_table(tmp_path, [{"prompt_lr": 1}])
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert main([str(file), "--results_dir", str(tmp_path / "results"), "--launch", "slurm"]) == 2
-    path = tmp_path / "results" / "slurm" / "made_up.sbatch"
-    assert capsys.readouterr().err == f"error: --launch slurm needs sbatch, which is not here; the script is {path}\n"
-    assert "#SBATCH --array=0-7" in path.read_text()
-
-
-SLURM = """\
-ClusterName=one
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/none
-AuthInfo=cred_expire=5
-CredType=cred/none
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
-SlurmdParameters=config_overrides
-ProctrackType=proctrack/pgid
-TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
-JobAcctGatherType=jobacct_gather/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-PartitionName=all Nodes=ALL Default=YES State=UP
-"""
-"""One node that trusts whoever asks, so it needs no munge; cred_expire is also how long a job that is queued again has
-to wait.
-"""
-
-
-@pytest.fixture
-def slurm_node(monkeypatch):
-    """Debian's Slurm on this machine, as this user, until the test ends. Skips where it is not installed or does not
-    start.
-    """
-    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if missing := [
-        name for name in ("slurmctld", "slurmd", "sbatch", "scancel", "sinfo", "squeue") if shutil.which(name) is None
-    ]:
-        pytest.skip(f"no {', '.join(missing)}: apt-get install slurmctld slurmd slurm-client")
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder, contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        ports = [one.getsockname()[1] for one in sockets]
-        stack.close()
-        for name in ("state", "spool"):
-            Path(folder, name).mkdir()
-        host = socket.gethostname().split(".")[0]
-        Path(folder, "slurm.conf").write_text(
-            SLURM.format(host=host, ports=ports, user=getpass.getuser(), folder=folder)
-        )
-        monkeypatch.setenv("SLURM_CONF", f"{folder}/slurm.conf")
-        log = stack.enter_context(open(f"{folder}/log", "wb"))
-        for words in (["slurmctld", "-D", "-c"], ["slurmd", "-D"]):
-            process = subprocess.Popen(words, stdout=log, stderr=log)
-            stack.callback(process.wait, 30)
-            stack.callback(process.terminate)
-        end = time.monotonic() + 30
-        while subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True).stdout.strip() != "idle":
-            if time.monotonic() > end:
-                pytest.skip(f"Slurm does not start here: {Path(folder, 'log').read_text().splitlines()[-3:]}")
-            time.sleep(0.2)
-        yield
-        subprocess.run(["scancel", "--user", getpass.getuser()])
-
-
-@pytest.mark.slow
-def test_a_slurm_array_shares_the_runs_and_goes_on_after_its_time(slurm_node, tmp_path, capsys):
-    """Two elements, three short runs and one long; then the signal that Slurm sends two minutes before the time is up."""
-    long = {"prompt_lr": 0.4, "steps": 100_000, "eval_every": 100_000, "log_every": 1}
-    file = write_table(tmp_path, [{"prompt_lr": [0.1, 0.2, 0.3]}, long])
-    words = [str(file), "--results_dir", str(tmp_path / "results"), "--launch", "slurm", "--workers", "2"]
-    assert main(words) == 0
-    job = capsys.readouterr().out.removeprefix("Submitted batch job ").strip()
-    last = load(file).runs()[-1]
-    live = launch.run_folder(last.config.results_dir, last.id) / "metrics.jsonl"
-
-    def shown() -> str:
-        return "".join(path.read_text() for path in (tmp_path / "results" / "slurm").glob(f"slurm-{job}_?.txt"))
-
-    with soon("the first time of the array") as wait:
-        while len(records(file)) < 3 or not (live.exists() and live.stat().st_size):
-            wait()
-    assert "goes on from step" not in shown()
-    subprocess.run(["scancel", "--batch", "--signal=USR1", job], check=True)
-    with soon("its second time") as wait:
-        while f"{last.id} goes on from step" not in shown():
-            wait()
-    subprocess.run(["scancel", job], check=True)
-    with soon("its end") as wait:
-        while subprocess.run(["squeue", "-h"], capture_output=True).stdout:
-            wait()
-    assert shown().count("stopped by SIGUSR1; finished runs are recorded, the same command goes on") == 2
-    assert shown().count("stopped by SIGUSR1; finished runs are recorded, the same command goes on from step") == 1
-    assert [path.parent.name for path in files(file, "checkpoint.safetensors")] == [last.id]
-    assert len(records(file)) == 3

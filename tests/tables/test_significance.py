@@ -1,6 +1,5 @@
 """Intervals over seeds, the noise of small test sets, and the paired bootstrap on made-up predictions."""
 
-import dataclasses
 import json
 import random
 
@@ -10,12 +9,22 @@ from scipy import stats
 
 from adept.base.errors import UserError
 from adept.config.layers import resolve
-from adept.tables.significance import paired_bootstrap
+from adept.tables import significance
+from adept.tables.significance import (
+    chance_difference,
+    is_small_test,
+    paired_bootstrap,
+    seed_interval,
+)
+
+
+def record_of(name: str, task: str = "rte") -> dict:
+    return {"run_id": name, "config": resolve({"task": task}).flat()}
 
 
 @pytest.fixture
 def made(tmp_path):
-    """made(name, predictions, references, groups): Predictions of a run whose file holds these rows."""
+    """made(name, predictions, references, groups): a tested run whose file of predictions holds these rows."""
 
     def make(name, predictions, references, groups=None, task="rte"):
         folder = tmp_path / "runs" / name
@@ -25,7 +34,7 @@ def made(tmp_path):
             for i, (p, r) in enumerate(zip(predictions, references, strict=True))
         ]
         (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return Predictions({"run_id": name, "config": dataclasses.asdict(resolve({"task": task}))}, str(tmp_path))
+        return significance.TestedRun(record_of(name, task), str(tmp_path))
 
     return make
 
@@ -40,17 +49,17 @@ def coins(count, right, seed):
 def test_the_interval_over_seeds_is_students():
     scores = [70.0, 72.0, 77.0]
     expected = stats.t.interval(0.95, 2, loc=np.mean(scores), scale=stats.sem(scores))
-    assert interval(scores) == pytest.approx(expected)
-    assert interval([70.0]) is None
+    assert seed_interval(scores) == pytest.approx(expected)
+    assert seed_interval([70.0]) is None
 
 
 @pytest.mark.parametrize(("rows", "small"), [(28, True), (52, True), (139, True), (500, False)])
 def test_small_test_sets_are_marked_with_the_points_that_chance_makes(rows, small):
     record = {"test": {"accuracy": 80.0}, "sizes": {"test": rows}}
-    assert small(record) is small
+    assert is_small_test(record) is small
     draws = np.random.default_rng(0).binomial(rows, 0.8, size=(2, 20000)) / rows * 100
     by_chance = np.quantile(np.abs(draws[0] - draws[1]), 0.95)
-    assert noise(record) == pytest.approx(by_chance, rel=0.2)
+    assert chance_difference(record) == pytest.approx(by_chance, rel=0.2)
 
 
 def test_equal_predictions_are_no_difference(made):
@@ -126,7 +135,7 @@ def test_predictions_that_cannot_be_read_are_named(tmp_path, made):
     made("a", ["1"], ["1"])
     (tmp_path / "runs" / "a" / "predictions.jsonl").write_text('{"id": 1')
     with pytest.raises(UserError, match=r"predictions\.jsonl holds no readable predictions"):
-        Predictions({"run_id": "a", "config": dataclasses.asdict(resolve({"task": "rte"}))}, str(tmp_path))
+        significance.TestedRun(record_of("a"), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -135,11 +144,12 @@ def test_predictions_that_cannot_be_read_are_named(tmp_path, made):
         b"", b"\n", b"[1]\n", b"[" * 100_000, b"\xff\n", b'{"id": "a", "prediction": "0"}',
         b'{"id": "a", "prediction": "0", "references": []}',
         b'{"id": "a", "prediction": 0, "references": ["0"]}', b'{"id": ["a"], "prediction": "0", "references": ["0"]}',
-        b'{"id": "a", "prediction": "0", "references": [0]}', b'{"id": "a", "prediction": "0", "references": ["0"], "group": {}}',
+        b'{"id": "a", "prediction": "0", "references": [0]}',
+        b'{"id": "a", "prediction": "0", "references": ["0"], "group": {}}',
     ],
 )  # fmt: skip
 def test_predictions_of_other_content_are_told(made, tmp_path, content):
     made("good", ["0"], ["0"])
     (tmp_path / "runs" / "good" / "predictions.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=r"predictions\.jsonl holds no readable predictions \(.*\); run it again$"):
-        Predictions({"run_id": "good", "config": dataclasses.asdict(resolve({"task": "rte"}))}, str(tmp_path))
+        significance.TestedRun(record_of("good"), str(tmp_path))

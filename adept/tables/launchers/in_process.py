@@ -1,4 +1,4 @@
-"""Runs in this process, one after the other."""
+"""Runs in this process, one stack after the other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adept.tables.launchers.run_stack import run_stack
 
 
 class InProcess:
-    """In this process, one after the other."""
+    """Carries out a stack inside wait(), which returns when the stack has ended."""
 
     slots = 1
 
@@ -17,13 +17,13 @@ class InProcess:
         import torch
 
         self.on_gpu = torch.cuda.is_available()
-        self.next: Sequence[Job] = ()
+        self.submitted: Sequence[Job] = ()
 
     def submit(self, stack: Sequence[Job]) -> None:
-        self.next = stack
+        self.submitted = stack
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
-        stack, self.next = self.next, ()
+        stack, self.submitted = self.submitted, ()
         return by_run_id(stack, run_stack(stack)) if stack else []
 
     def close(self) -> None: ...

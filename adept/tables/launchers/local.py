@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import subprocess
@@ -11,45 +12,48 @@ import sys
 from collections.abc import Sequence
 
 from adept.base.paths import ROOT
-from adept.tables.launchers.launcher import PATIENCE, Job, Outcome, by_run_id
+from adept.tables.launchers.launcher import SHUTDOWN_SECONDS, Job, Outcome, by_run_id
 from adept.tables.launchers.run_stack import RunningStack
 
 
 class Worker:
-    """A process that carries out runs as they come through its pipe, on one device.
+    """A process that carries out the stacks that come through its pipe, on one device (worker.py).
 
-    It is in a process group of its own: Ctrl-C reaches the sweep alone, which then asks its workers to stop.
+    It has a process group of its own, so that Ctrl-C reaches the sweep alone, which then asks its workers to stop.
     """
 
     def __init__(self, device: str, threads: int):
         self.device = device
-        self.job: RunningStack | None = None
-        self.pipe, other = multiprocessing.Pipe()
+        self.running: RunningStack | None = None
+        self.pipe, child_pipe = multiprocessing.Pipe()
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "adept.tables.launchers.worker", str(other.fileno())],
-            pass_fds=[other.fileno()], process_group=0, stdin=subprocess.DEVNULL, env=environment,
+            [sys.executable, "-m", "adept.tables.launchers.worker", str(child_pipe.fileno())],
+            pass_fds=[child_pipe.fileno()], process_group=0, stdin=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
-        other.close()
+        child_pipe.close()
 
     def submit(self, stack: Sequence[Job]) -> None:
-        self.job = RunningStack.of(stack)
-        here = [
-            (config.replace(device=self.device) if config.device == "auto" else config, stop) for config, stop in stack
+        self.running = RunningStack.of(stack)
+        jobs = [
+            (config.replace(device=self.device) if config.device == "auto" else config, rule) for config, rule in stack
         ]
-        with contextlib.suppress(BrokenPipeError):  # it died just now: wait() will tell
-            self.pipe.send(here)
+        with contextlib.suppress(BrokenPipeError):  # the process has just died, and outcomes() will say so
+            self.pipe.send(jobs)
 
-    def outcomes(self) -> list[Outcome]:
-        """Of the runs that it had. A process that died has failed them."""
+    def take_outcomes(self) -> list[tuple[str, Outcome]]:
+        """(run id, outcome) of the stack that it was doing. If the process has died, all of its runs have failed."""
+        running, self.running = self.running, None
         try:
-            return self.pipe.recv()
+            outcomes = self.pipe.recv()
         except (EOFError, ConnectionError):
-            return self.job.died(f"its process {describe_exit(self.process.wait())}")
+            outcomes = running.died(f"its process {describe_exit(self.process.wait())}")
+        return by_run_id(running.stack, outcomes)
 
 
 def describe_exit(code: int) -> str:
+    """How a process ended, from its exit code: "was ended by SIGSEGV"."""
     if code >= 0:
         return f"ended with exit code {code}"
     memory = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
@@ -57,7 +61,7 @@ def describe_exit(code: int) -> str:
 
 
 class Local:
-    """`workers` processes, spread over the GPUs where there are any; without, the CPU cores are shared out among them."""
+    """`workers` processes. They are spread over the GPUs; on a machine without, they share the CPU cores."""
 
     def __init__(self, workers: int, gpus: int):
         self.slots, self.on_gpu = workers, gpus > 0
@@ -66,19 +70,15 @@ class Local:
         self.workers: list[Worker | None] = [None] * workers
 
     def submit(self, stack: Sequence[Job]) -> None:
-        place = next(i for i, worker in enumerate(self.workers) if worker is None or worker.job is None)
-        if self.workers[place] is None or self.workers[place].process.poll() is not None:
-            self.workers[place] = Worker(self.devices[place], self.threads)
-        self.workers[place].submit(stack)
+        slot = next(i for i, worker in enumerate(self.workers) if worker is None or worker.running is None)
+        if self.workers[slot] is None or self.workers[slot].process.poll() is not None:
+            self.workers[slot] = Worker(self.devices[slot], self.threads)
+        self.workers[slot].submit(stack)
 
     def wait(self, seconds: float) -> list[tuple[str, Outcome]]:
-        busy = {worker.pipe: worker for worker in self.workers if worker is not None and worker.job is not None}
-        done = []
-        for pipe in multiprocessing.connection.wait(list(busy), timeout=seconds):
-            worker = busy[pipe]
-            done += by_run_id(worker.job.stack, worker.outcomes())
-            worker.job = None
-        return done
+        busy = {worker.pipe: worker for worker in self.workers if worker is not None and worker.running is not None}
+        ready = multiprocessing.connection.wait(list(busy), timeout=seconds)
+        return [outcome for pipe in ready for outcome in busy[pipe].take_outcomes()]
 
     def close(self) -> None:
         """Ends all workers; a run that is not done saves its checkpoint first."""
@@ -87,4 +87,4 @@ class Local:
             worker.process.terminate()
         for worker in workers:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(PATIENCE)
+                worker.process.wait(SHUTDOWN_SECONDS)

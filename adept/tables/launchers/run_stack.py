@@ -1,4 +1,4 @@
-"""One stack of runs in this process, its outcomes and its log."""
+"""Carries out one stack of runs in this process, and keeps its log."""
 
 from __future__ import annotations
 
@@ -21,27 +21,29 @@ from adept.training.loop import train_runs
 from adept.training.run import EarlyStopped
 
 LOG = "log.txt"
-"""Beside the run's other files: what it would have shown on a terminal of its own."""
+"""In the run's folder: what the run would show on a terminal."""
 
-
-LAST_LINES = 4
-"""Of a failed run's traceback or log, shown with it."""
+DETAIL_LINES = 4
+"""How many lines of a failed run's traceback or log its outcome holds."""
 
 
 def run_stack(stack: Sequence[Job]) -> list[Outcome]:
-    """The runs of a stack from start to record. A failure's outcome ends with its traceback, a user's mistake in one
-    line.
+    """Trains the runs of a stack together. Returns the outcome of each.
 
-    Raises Interrupted (a KeyboardInterrupt) for a signal, with the training saved.
+    Raises Interrupted (a KeyboardInterrupt) for a signal, when the runs have saved their training.
     """
-    remaining = [
-        (config, stop) for config, stop in stack if not (stop is not None and is_stopped(config))
-    ]  # since it was planned, by another
-    ended = {config.run_id: outcome_of(end) for (config, _), end in zip(remaining, train_runs(remaining), strict=True)}
-    return [ended.get(config.run_id, STOPPED) for config, _ in stack]
+    # Another sweep may have stopped a run early since this one planned it.
+    jobs = [(config, rule) for config, rule in stack if rule is None or not is_stopped(config)]
+    ends = zip(jobs, train_runs(jobs), strict=True)
+    outcomes = {config.run_id: outcome_of(end) for (config, _), end in ends}
+    return [outcomes.get(config.run_id, STOPPED) for config, _ in stack]
 
 
 def outcome_of(end: dict | Exception) -> Outcome:
+    """The outcome of a run that ended with a record or with an exception.
+
+    A user's mistake gives one line; another exception also gives the end of its traceback, which is printed in full.
+    """
     match end:
         case RunClaimed():
             return BUSY
@@ -51,21 +53,21 @@ def outcome_of(end: dict | Exception) -> Outcome:
             return str(end)
         case Exception():
             traceback.print_exception(end)
-            return "\n".join(
-                [
-                    f"{type(end).__name__}: {first_line(end)}",
-                    *"".join(traceback.format_exception(end)).splitlines()[-LAST_LINES:-1],
-                ]
-            )
+            details = "".join(traceback.format_exception(end)).splitlines()[-DETAIL_LINES:-1]
+            return "\n".join([f"{type(end).__name__}: {first_line(end)}", *details])
     return None
 
 
+# The log --------------------------------------------------------------------------------------------------------------
+
+
 def log_path(config: RunConfig) -> Path:
+    """The run's log. The runs of a stack share that of the first."""
     return run_folder(config.results_dir, config.run_id) / LOG
 
 
 def run_stack_logged(stack: Sequence[Job]) -> list[Outcome]:
-    """run_stack(), and whatever this process prints goes to the end of the first run's log."""
+    """run_stack(), while all that this process prints is appended to the log."""
     path = log_path(stack[0][0])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,20 +80,18 @@ def run_stack_logged(stack: Sequence[Job]) -> list[Outcome]:
 
 @contextlib.contextmanager
 def redirect_output(file: BinaryIO) -> Iterator[None]:
-    """Inside, what this process prints goes to the file. By file descriptor, so that what libraries in C print is there
-    too.
-    """
-    kept = {number: os.dup(number) for number in (1, 2)}
+    """Inside, stdout and stderr go to the file: by file descriptor, so that C libraries and children are included."""
+    saved = {number: os.dup(number) for number in (1, 2)}
     flush()
-    for number in kept:
+    for number in saved:
         os.dup2(file.fileno(), number)
     try:
         yield
     finally:
         flush()
-        for number, before in kept.items():
-            os.dup2(before, number)
-            os.close(before)
+        for number, copy in saved.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def flush() -> None:
@@ -101,23 +101,23 @@ def flush() -> None:
 
 @dataclasses.dataclass
 class RunningStack:
-    """A stack that a worker has. start: the size of its log when it was handed over."""
+    """A stack that another process is doing."""
 
     stack: Sequence[Job]
-    start: int
+    log_size: int
+    """In bytes, when the stack was submitted."""
 
     @classmethod
     def of(cls, stack: Sequence[Job]) -> RunningStack:
         path = log_path(stack[0][0])
         return cls(stack, path.stat().st_size if path.is_file() else 0)
 
-    def died(self, how: str) -> list[Outcome]:
-        """The outcomes of runs whose process is gone, with the last lines of its log."""
+    def died(self, reason: str) -> list[Outcome]:
+        """The outcomes of the runs after their process has died: the reason, and the last lines that it logged."""
         try:
-            text = log_path(self.stack[0][0]).read_bytes()[self.start :].decode("utf-8", errors="replace")
+            text = log_path(self.stack[0][0]).read_bytes()[self.log_size :].decode("utf-8", errors="replace")
         except OSError:
             text = ""
-        shown = [
-            line.rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")
-        ]  # a progress bar as it was last
-        return ["\n".join([how, *[line for line in shown if line][-LAST_LINES:]])] * len(self.stack)
+        # What follows the last \r of a line is a progress bar's last state.
+        lines = [line.rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")]
+        return ["\n".join([reason, *[line for line in lines if line][-DETAIL_LINES:]])] * len(self.stack)

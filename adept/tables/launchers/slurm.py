@@ -1,4 +1,4 @@
-"""Runs as a Slurm array."""
+"""A sweep as a Slurm array."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SCRIPT = """\
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@120
-{options}# Every element of the array goes through the whole table and takes the runs that no other has.
-# Two minutes before its time is up, the run in hand saves its checkpoint; the element goes on with it when it is queued again.
+{options}# Every element of the array goes through the whole table and takes the runs that no other element has.
+# Two minutes before its time is up, its run saves a checkpoint, and the element is queued again.
 cd {folder}
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
 trap 'kill -USR1 $!; wait $!; scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
@@ -31,7 +31,10 @@ wait $!
 
 
 def slurm_script(name: str, words: list[str], workers: int, options: str, logs: Path) -> str:
-    """The batch script whose `workers` array elements each carry out the command `words`; options: sbatch's own."""
+    """The batch script of an array of `workers` elements, each of which runs the command `words`.
+
+    options: sbatch's own. logs: the folder of what the elements print.
+    """
     return SCRIPT.format(
         name=shlex.quote(f"adept-{name}"),
         last=workers - 1,
@@ -44,8 +47,9 @@ def slurm_script(name: str, words: list[str], workers: int, options: str, logs: 
 
 
 def submit_to_slurm(name: str, arguments: list[str], workers: int, options: str, folder: Path) -> str:
-    """Writes the batch script and hands it to sbatch; returns what sbatch says. Raises UserError where there is none or
-    it refuses.
+    """Writes the batch script into `folder` and submits it. Returns sbatch's message.
+
+    arguments: of the sweep that each element carries out. Raises UserError where there is no sbatch or it refuses.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

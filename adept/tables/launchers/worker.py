@@ -1,12 +1,11 @@
-"""A worker process of launchers/local.py, which talks to it through a pipe.
+"""A worker process of local.py, which sends it stacks through a pipe.
 
-python -m adept.tables.launchers.worker FD: the pipe's file descriptor.
+python -m adept.tables.launchers.worker FD: the file descriptor of the pipe.
 """
 
 from __future__ import annotations
 
 import faulthandler
-import multiprocessing
 import multiprocessing.connection
 import sys
 
@@ -14,8 +13,8 @@ from adept.tables.launchers.run_stack import run_stack_logged
 
 
 def worker_main(pipe: multiprocessing.connection.Connection) -> int:
-    """A worker's life: runs in, outcomes out, until the pipe closes. Returns the exit code."""
-    faulthandler.enable()  # a crash in C shows its place in the log
+    """Receives stacks and sends their outcomes until the pipe closes. Returns the exit code."""
+    faulthandler.enable()  # after a crash in C the log says where
     while True:
         try:
             stack = pipe.recv()
@@ -23,9 +22,9 @@ def worker_main(pipe: multiprocessing.connection.Connection) -> int:
             return 0
         try:
             pipe.send(run_stack_logged(stack))
-        except KeyboardInterrupt as signalled:  # the runs' training is saved
-            return getattr(signalled, "code", 130)
-        except OSError:  # the sweep is gone; the runs are recorded
+        except KeyboardInterrupt as interrupted:  # the runs have saved their training
+            return getattr(interrupted, "code", 130)
+        except OSError:  # the sweep is gone; the runs have written their records
             return 0
 
 

@@ -1,23 +1,23 @@
 """The report of a table as wandb's own client would send it, against real tracked runs; nothing leaves this machine."""
 
 import dataclasses
-import importlib.util
 import json
 import os
-import struct
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import wandb
 from conftest import ROOT
-from wandb.proto.wandb_internal_pb2 import Record
+from stand_in_wandb import REPORT_ID, Server, read_run
 
-from adept.runs.record import SCHEMA
+from adept.commands.dashboard import make_report
+from adept.commands.main import main
+from adept.runs.record import SCHEMA, write_record
 from adept.tables.estimate import train_command
 from adept.tables.launchers.in_process import InProcess
 from adept.tables.markdown import markdown
@@ -26,16 +26,6 @@ from adept.tables.report import View, build_view
 from adept.tables.sweep import carry_out
 from adept.tables.table import PlannedRun, Table
 from adept.tables.table_file import load_table
-
-SCRIPT = ROOT / "scripts" / "wandb_dashboard.py"
-
-
-@pytest.fixture(scope="module")
-def dashboard():
-    spec = importlib.util.spec_from_file_location("wandb_dashboard", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -48,50 +38,11 @@ def library():
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
-def records(file: Path):
-    """The records of an offline run's .wandb file, which is LevelDB's log format: blocks of 32 KiB, chunks with crc,
-    length and type.
-    """
-    data, chunks = file.read_bytes(), b""
-    assert data[:4] == b":W&B"
-    position = 7
-    while position < len(data):
-        if (left := 32768 - position % 32768) < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        chunks += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last chunk
-            yield Record.FromString(chunks)
-            chunks = b""
-
-
-def read_run(file: Path) -> SimpleNamespace:
-    """What wandb would show of a run: id, group, job type, config, and every key of its history and summary."""
-    run = SimpleNamespace(config={}, history={}, summary={})
-    for record in records(file):
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            run.group, run.job_type, run.tags, run.name = (
-                record.run.run_group,
-                record.run.job_type,
-                list(record.run.tags),
-                record.run.display_name,
-            )
-            run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
-        elif kind in ("history", "summary"):
-            items = record.history.item if kind == "history" else record.summary.update
-            for item in items:
-                getattr(run, kind)[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
-    return run
-
-
 TABLE = """\
 title: Two methods
 note: Made up.
-fields: {{task: {tasks}, model: {model}, data_dir: {data}, device: cpu, steps: 2, eval_every: 1, log_every: 1, batch_size: 4,
-         max_source_len: 64}}
+fields: {{task: {tasks}, model: {model}, data_dir: {data}, device: cpu, steps: 2, eval_every: 1, log_every: 1,
+         batch_size: 4, max_source_len: 64}}
 grid:
   - {{method: pt, prompt_len: 9, prompt_lr: [0.1, 0.3]}}
   - {{method: adept, prompt_len: 5, bottleneck: 3}}
@@ -100,7 +51,7 @@ grid:
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory, model_folders, data_dir):
-    """(the table's view, {run id: what wandb has of the run}) of a sweep with --track wandb that really ran, offline."""
+    """(the table's view, {run id: what wandb has of the run}) of a real sweep with --track wandb, offline."""
     folder = tmp_path_factory.mktemp("tracked")
     file = folder / "two.yaml"
     file.write_text(TABLE.format(tasks="cb", model=model_folders["t5"], data=data_dir))
@@ -113,13 +64,13 @@ def tracked(tmp_path_factory, model_folders, data_dir):
     return build_view(table), {run.name: run for run in runs}
 
 
-def write_record(run: PlannedRun, validation: float, **config):
-    """As the run would leave it: `config` over its own fields."""
-    metrics, own = {"accuracy": validation, "f1_macro": validation}, dataclasses.asdict(run.config)
+def write_made_up_record(run: PlannedRun, validation: float, **config):
+    """The record that the run would leave, with other values of some options."""
+    metrics = {"accuracy": validation, "f1_macro": validation}
     record = {
-        "schema": SCHEMA, "run_id": run.id, "config": own | config, "notes": [], "timing": {}, "trainable_params": 9,
-        "history": [{"step": 2, "validation": metrics}], "best_step": 2, "validation": metrics, "test": metrics,
-        "sizes": {"train": 9, "validation": 9, "test": 999},
+        "schema": SCHEMA, "run_id": run.id, "config": run.config.flat() | config, "notes": [], "timing": {},
+        "trainable_params": 9, "history": [{"step": 2, "validation": metrics}], "best_step": 2, "validation": metrics,
+        "test": metrics, "sizes": {"train": 9, "validation": 9, "test": 999},
     }  # fmt: skip
     write_record(run.config.results_dir, record)
 
@@ -174,8 +125,8 @@ def test_project_and_group_are_no_change_of_a_tables_runs(tmp_path):
 # Spec -----------------------------------------------------------------------------------------------------------------
 
 
-def spec_of(dashboard, view: View) -> dict:
-    model = dashboard.make_report(view, "me", "adept", offline=True)._to_model()
+def spec_of(view: View) -> dict:
+    model = make_report(view, "me", "adept", offline=True)._to_model()
     return json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
 
 
@@ -208,9 +159,9 @@ GROUP = ("run group", "IN", ["two"])
 STATE = ("run state", "IN", ["running", "finished"])
 
 
-def test_every_key_of_the_report_is_one_that_runs_log(dashboard, library, tracked):
+def test_every_key_of_the_report_is_one_that_runs_log(library, tracked):
     view, runs = tracked
-    ((compared, searched),) = sections(spec_of(dashboard, view)).values()
+    ((compared, searched),) = sections(spec_of(view)).values()
     history, summary, config = (
         {key for run in runs.values() for key in getattr(run, part)} for part in ("history", "summary", "config")
     )
@@ -245,17 +196,17 @@ def test_every_key_of_the_report_is_one_that_runs_log(dashboard, library, tracke
 def test_numbers_on_wandb_are_the_records(tracked):
     view, runs = tracked
     for run in view.table.runs():
-        there, record = runs[run.id], run.record()
+        there, record = runs[run.id], run.record
         assert (there.config["run_id"], there.config["trainable_params"]) == (run.id, record["trainable_params"])
         assert {name: there.summary[f"test/{name}"] for name in record["test"]} == record["test"]
         assert {name: there.summary[f"best/{name}"] for name in record["validation"]} == record["validation"]
         assert there.summary["best_step"] == record["best_step"]
 
 
-def test_runs_are_the_tables_group_without_those_that_validation_decided_against(dashboard, library, tracked):
+def test_runs_are_the_tables_group_without_those_that_validation_decided_against(library, tracked):
     view, _ = tracked
-    ((compared, searched),) = sections(spec_of(dashboard, view)).values()
-    rates = {run.id: run.record()["validation"]["f1_macro"] for run in view.table.runs() if run.config.method == "pt"}
+    ((compared, searched),) = sections(spec_of(view)).values()
+    rates = {run.id: run.record["validation"]["f1_macro"] for run in view.table.runs() if run.config.method == "pt"}
     loser = min(reversed(rates), key=rates.get)
     assert compared.filters == [GROUP, ("config task", "=", "cb"), STATE, ("config run_id", "NIN", [loser])]
     assert searched.filters == [GROUP, ("config task", "=", "cb"), STATE]
@@ -263,12 +214,12 @@ def test_runs_are_the_tables_group_without_those_that_validation_decided_against
     assert searched.grouping == []
 
 
-def test_every_task_has_its_section_and_other_axes_group(dashboard, library, tmp_path):
+def test_every_task_has_its_section_and_other_axes_group(library, tmp_path):
     text = (
         TABLE.format(tasks="[rte, cb]", model="tiny", data="d")
         + "rows: [method, prompt_len]\ncolumns: [task, quantity]\n"
     )
-    spec = sections(spec_of(dashboard, build_view(load(tmp_path, text))))
+    spec = sections(spec_of(build_view(load(tmp_path, text))))
     assert list(spec) == ["rte", "cb"]
     for task, (compared, searched) in spec.items():
         assert compared.filters == searched.filters == [GROUP, ("config task", "=", task), STATE]
@@ -279,116 +230,46 @@ def test_every_task_has_its_section_and_other_axes_group(dashboard, library, tmp
     ]
 
 
-def test_a_run_that_another_table_made_is_found_by_its_id(dashboard, library, tmp_path):
+def test_a_run_that_another_table_made_is_found_by_its_id(library, tmp_path):
     table = load(tmp_path, TABLE.format(tasks="rte", model="tiny", data="d"))
     low, high, adept = table.runs()
-    write_record(low, 70)
-    write_record(high, 60)
-    write_record(adept, 80, wandb_group="table1")
-    ((compared, searched),) = sections(spec_of(dashboard, build_view(table))).values()
+    write_made_up_record(low, 70)
+    write_made_up_record(high, 60)
+    write_made_up_record(adept, 80, wandb_group="table1")
+    ((compared, searched),) = sections(spec_of(build_view(table))).values()
     either = [(None, *GROUP), ("OR", "config run_id", "IN", [adept.id])]
     assert searched.filters == [either, ("config task", "=", "rte"), STATE]
     assert compared.filters == [either, ("config task", "=", "rte"), STATE, ("config run_id", "NIN", [high.id])]
 
 
-def test_runs_that_are_not_shown_are_not_compared(dashboard, library, tmp_path):
+def test_runs_that_are_not_shown_are_not_compared(library, tmp_path):
     table = load(
         tmp_path,
         TABLE.format(tasks="rte", model="tiny", data="d").replace("bottleneck: 3", "bottleneck: 3, show: false"),
     )
     (hidden,) = [run for run in table.runs() if run.config.method == "adept"]
-    ((compared, searched),) = sections(spec_of(dashboard, build_view(table))).values()
+    ((compared, searched),) = sections(spec_of(build_view(table))).values()
     assert compared.filters[3:] == [("config run_id", "NIN", [hidden.id])]
     assert searched.filters[3:] == []
 
 
-def test_runs_that_are_given_no_group_are_found_where_the_tracker_puts_them(dashboard, library, tmp_path):
+def test_runs_that_are_given_no_group_are_found_where_the_tracker_puts_them(library, tmp_path):
     table = load(
         tmp_path,
         TABLE.format(tasks="rte", model="tiny", data="d").replace("bottleneck: 3", "bottleneck: 3, wandb_group: null"),
     )
-    ((compared, searched),) = sections(spec_of(dashboard, build_view(table))).values()
+    ((compared, searched),) = sections(spec_of(build_view(table))).values()
     assert compared.filters[0] == searched.filters[0] == ("run group", "IN", ["rte-tiny", "two"])
 
 
-def test_the_report_shows_our_table_as_it_is_printed(dashboard, library, tracked):
+def test_the_report_shows_our_table_as_it_is_printed(library, tracked):
     view, _ = tracked
-    (block,) = [block for block in spec_of(dashboard, view)["blocks"] if block["type"] == "markdown-block"]
+    (block,) = [block for block in spec_of(view)["blocks"] if block["type"] == "markdown-block"]
     publish_table(view.table)
     assert block["content"] == (view.table.results_dir / "tables" / "two.md").read_text(encoding="utf-8")
 
 
 # Sending --------------------------------------------------------------------------------------------------------------
-
-
-class Server(BaseHTTPRequestHandler):
-    """So much of wandb's GraphQL that its client sends a report: one account, `me`, with one project, `adept`."""
-
-    def answer(self, query: str, given: dict) -> dict:
-        here = given.get("projectName", given.get("project")) == "adept"
-        pages = {"endCursor": None, "hasNextPage": False, "__typename": "PageInfo"}
-        if "upsertView" in query:
-            if self.server.read_only:
-                return {"errors": [{"message": "permission denied"}]}
-            self.server.sent.append(given)
-            owner = {"id": "1", "name": given["projectName"], "entityName": given["entityName"]}
-            view = {name: given[name] for name in ("type", "name", "displayName", "description", "spec")}
-            return {
-                "data": {
-                    "upsertView": {
-                        "view": {"id": REPORT_ID, "project": owner, "updatedAt": None, **view},
-                        "inserted": True,
-                    }
-                }
-            }
-        if "allViews" in query:
-            nodes = [
-                {**sent, "id": REPORT_ID, "user": None, "updatedAt": "", "createdAt": ""}
-                for sent in self.server.sent[:1]
-            ]
-            views = {"edges": [{"node": node, "cursor": ""} for node in nodes], "pageInfo": pages}
-            return {"data": {"project": {"allViews": views} if here else None}}
-        if "internalId" in query:
-            return {"data": {"project": {"id": "1", "internalId": "internal"} if here else None}}
-        if "models(" in query:
-            project = {
-                "id": "1",
-                "name": "adept",
-                "entityName": "me",
-                "createdAt": "2024-01-01T00:00:00Z",
-                "isBenchmark": False,
-            }
-            edges = [{"node": {"__typename": "Project", "user": None, **project}}]
-            return {"data": {"models": {"edges": edges, "pageInfo": pages}}}
-        return {
-            "data": {
-                "viewer": {
-                    "id": "1",
-                    "entity": "me",
-                    "username": "me",
-                    "email": "",
-                    "flags": "{}",
-                    "teams": {"edges": []},
-                }
-            }
-        }
-
-    def do_POST(self):
-        asked = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b"{}"
-        if self.path == "/graphql":
-            asked = json.loads(asked)
-            body = json.dumps(self.answer(asked["query"], asked.get("variables") or {})).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_): ...
-
-
-REPORT_ID = "Vmlldzox"
 
 
 @pytest.fixture
@@ -428,19 +309,21 @@ def words_of(view: View) -> list[str]:
     return [str(view.table.results_dir.parent / "two.yaml"), *overrides]
 
 
-def test_the_report_is_sent_and_sent_again_in_its_own_place(library, dashboard, tracked, server, account, capsys):
+def test_the_report_is_sent_and_sent_again_in_its_own_place(library, tracked, server, account, capsys):
     view, _ = tracked
     address = f"http://127.0.0.1:{server.server_port}/me/adept/reports/two:-Two-methods--{REPORT_ID}\n"
     count = "3 of the table's 3 finished runs were tracked (--track wandb)\n"
     account("k" * 40)
-    words = [sys.executable, str(SCRIPT), *words_of(view), "--entity", "me", "--project", "adept"]
+    words = [sys.executable, "-m", "adept", "dashboard", *words_of(view), "--entity", "me", "--project", "adept"]
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SILENT"}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, timeout=300)
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, cwd=ROOT, timeout=300
+    )
     assert (done.stderr, done.stdout, done.returncode) == (count, address, 0)
-    assert dashboard.main(words_of(view)) == 0  # as the login and the runs say
+    assert main(["dashboard", *words_of(view)]) == 0  # as the login and the runs say
     assert capsys.readouterr() == (address, count)
     assert [sent["id"] for sent in server.sent] == [None, REPORT_ID]
-    expected = sections(spec_of(dashboard, view))
+    expected = sections(spec_of(view))
     for sent in server.sent:
         assert (sent["entityName"], sent["projectName"], sent["displayName"]) == ("me", "adept", "two: Two methods")
         for grid, offline in zip(sections(json.loads(sent["spec"]))["cb"], expected["cb"], strict=True):
@@ -457,24 +340,22 @@ def test_the_report_is_sent_and_sent_again_in_its_own_place(library, dashboard, 
     ],
     ids=["no login", "no such project", "no permission"],
 )
-def test_what_wandb_refuses_is_one_line(
-    arguments, key, read_only, named, library, dashboard, tracked, server, account, capsys
-):
+def test_what_wandb_refuses_is_one_line(arguments, key, read_only, named, library, tracked, server, account, capsys):
     server.read_only = read_only
     account(key)
-    assert dashboard.main([*words_of(tracked[0]), *arguments]) == 2
+    assert main(["dashboard", *words_of(tracked[0]), *arguments]) == 2
     shown = capsys.readouterr()
     assert (shown.out, server.sent) == ("", [])
     assert shown.err.startswith("error: ") and shown.err.count("\n") == 1
     assert named in shown.err
 
 
-def test_without_the_package_one_line_says_what_to_install(dashboard, tmp_path, monkeypatch, capsys):
+def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
     load(tmp_path, TABLE.format(tasks="rte", model="tiny", data="d"))
     for words in ([], ["--dry_run"]):
-        assert dashboard.main([str(tmp_path / "two.yaml"), *words]) == 2
+        assert main(["dashboard", str(tmp_path / "two.yaml"), *words]) == 2
         shown = capsys.readouterr()
         assert shown == (
             "",
@@ -483,10 +364,10 @@ def test_without_the_package_one_line_says_what_to_install(dashboard, tmp_path, 
     assert (ROOT / "requirements-wandb.txt").is_file()
 
 
-def test_a_dry_run_prints_the_spec_and_asks_nobody(dashboard, library, tracked, monkeypatch, capsys):
+def test_a_dry_run_prints_the_spec_and_asks_nobody(library, tracked, monkeypatch, capsys):
     view, _ = tracked
     monkeypatch.setattr("wandb.Api", None)
-    assert dashboard.main([*words_of(view), "--entity", "me", "--dry_run"]) == 0
+    assert main(["dashboard", *words_of(view), "--entity", "me", "--dry_run"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["displayName"], printed["project"]) == ("two: Two methods", {"name": "adept", "entityName": "me"})
     ((compared, _),) = sections(printed["spec"]).values()
@@ -496,8 +377,8 @@ def test_a_dry_run_prints_the_spec_and_asks_nobody(dashboard, library, tracked, 
 @pytest.mark.parametrize(
     ("words", "named"), [(["nowhere.yaml"], "cannot read nowhere.yaml"), (["--entiti", "x"], "'entity'"), ([], "table")]
 )
-def test_a_mistake_on_the_command_line_is_one_line(words, named, dashboard, capsys):
-    assert dashboard.main(words) == 2
+def test_a_mistake_on_the_command_line_is_one_line(words, named, capsys):
+    assert main(["dashboard", *words]) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith("error: ") and shown.err.count("\n") == 1
     assert named in shown.err
