@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -33,13 +33,16 @@ class FileContent(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    may_be_empty: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose value may be an empty text, list or mapping."""
+
     @field_validator("*", mode="before")
     @classmethod
     def _neither_none_nor_empty(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None:
             expected = describe_type(cls.model_fields[info.field_name])
             raise line_error(f"'{info.field_name}' must be {expected}, not None")
-        if value in ("", [], {}):
+        if value in ("", [], {}) and info.field_name not in cls.may_be_empty:
             raise line_error(f"'{info.field_name}' is empty")
         return value
 
