@@ -1,6 +1,4 @@
-"""Two processes are one: history, scores and adapter of a run under torchrun are those of one process. On CPUs, through
-gloo.
-"""
+"""History, scores and adapter of a run in two processes are those of one process. On CPUs, through gloo."""
 
 import json
 import os
@@ -54,9 +52,9 @@ def jobs(model_folders, data_dir, tmp_path_factory) -> dict[tuple, dict]:
 
     def job(family: str, method: str, fields: dict, **how) -> dict:
         common = {
-            "task": "rte", "method": method, "model": model_folders[family], "data_dir": data_dir, "results_dir": folder, "device": "cpu",
-            "steps": 7, "eval_every": 3, "batch_size": 5, "max_source_len": 64, "log_every": 2, "model_dropout": 0, "scoring": "likelihood",
-            "eps": 1e-2, "eval_batch_size": 3,
+            "task": "rte", "method": method, "model": model_folders[family], "data_dir": data_dir,
+            "results_dir": folder, "device": "cpu", "steps": 7, "eval_every": 3, "batch_size": 5, "max_source_len": 64,
+            "log_every": 2, "model_dropout": 0, "scoring": "likelihood", "eps": 1e-2, "eval_batch_size": 3,
         }  # fmt: skip
         quiet = {"lora_dropout": 0, "lr": 1e-2} if method == "lora" else {}
         config = resolve({**common, **SIZES[method], **RATES.get(method, {}), **quiet, **fields})
@@ -117,7 +115,7 @@ def outcome(config: RunConfig) -> tuple[dict, dict[str, torch.Tensor], str]:
 
 
 def assert_as_in_one_process(job: dict, messages, tmp_path, **tolerance) -> None:
-    """tolerance: of the adapter; the loss is reported in float32."""
+    """tolerance: of the adapter's tensors; losses are reported, and so compared, in float32."""
     two = RunConfig.from_record(job["config"])
     one = two.replace(results_dir=str(tmp_path / "one"), shard_model=False, checkpoint_activations=False)
     carry_out(one, float64=job.get("float64", False))
