@@ -48,8 +48,11 @@ def resident() -> int:
 
 
 def test_2000_steps_are_flat_in_memory_and_time(make_config, monkeypatch, tmp_path):
-    """On a model so small that a leak of some kilobytes a step would show. A step's time is told in units of a fixed
-    piece of work done beside it, both in processor time, since other processes share the machine and its caches."""
+    """On a model so small that a leak of some kilobytes a step would show.
+
+    A step's time is measured in units of a fixed piece of work that is done beside it, both in processor time, since
+    other processes share the machine and its caches.
+    """
     config = transformers.LlamaConfig(
         vocab_size=328, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
         num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
@@ -65,12 +68,12 @@ def test_2000_steps_are_flat_in_memory_and_time(make_config, monkeypatch, tmp_pa
             tensor = (tensor * 2).relu()
         tensor.sum().backward()
 
-    def check(signals, *told):  # once a step, and at evaluations
+    def check(signals, *agreed):  # once a step, and at evaluations
         memory.append(resident())
         started = time.thread_time()
         work()
         units.append(time.thread_time() - started)
-        original(signals, *told)
+        original(signals, *agreed)
 
     timed(monkeypatch, loop, "train_step", seconds, time.thread_time)
     monkeypatch.setattr(Signals, "check", check)

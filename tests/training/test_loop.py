@@ -239,7 +239,7 @@ def test_init_from_starts_where_the_other_run_ended(make_config, tmp_path):
         run(make_config("t5", "adept", init_from="nothing"))
 
 
-def test_prompt_longer_than_the_models_positions_is_told(make_config):
+def test_prompt_longer_than_the_models_positions_is_refused(make_config):
     with pytest.raises(UserError, match="exceed the model's 512 positions"):
         open_session(make_config("llama", "pt", prompt_len=500))
 

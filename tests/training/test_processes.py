@@ -232,7 +232,7 @@ def test_rows_are_shared_out_and_fillers_have_no_labels(make_config, monkeypatch
         (2, "adept", {"device": "cpu:0"}, "--device cpu:0 is one device, but torchrun started 2 processes"),
     ],
 )
-def test_what_does_not_fit_the_number_of_processes_is_told(make_config, monkeypatch, world, method, fields, line):
+def test_what_does_not_fit_the_number_of_processes_is_refused(make_config, monkeypatch, world, method, fields, line):
     monkeypatch.setattr(distributed, "WORLD", world)
     with pytest.raises(UserError, match=line):
         open_session(make_config("t5", method, **fields))

@@ -446,8 +446,8 @@ def test_nothing_is_unpickled():
 
 
 @pytest.fixture(autouse=True)
-def heard():
-    """Ctrl-C as in a terminal: what a shell starts with & ignores it."""
+def control_c():
+    """Ctrl-C works as in a terminal. A shell that starts the tests with & would make them ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -457,12 +457,12 @@ def signalled(monkeypatch, name: str, call: int, number: int) -> None:
     """The signal comes in the `call`-th call of the function `name` of OWNERS, before what it does."""
     original, calls = getattr(OWNERS[name], name), itertools.count(1)
 
-    def struck(*arguments, **keywords):
+    def interrupted(*arguments, **keywords):
         if next(calls) == call:
             os.kill(os.getpid(), number)
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(OWNERS[name], name, struck)
+    monkeypatch.setattr(OWNERS[name], name, interrupted)
 
 
 @pytest.mark.parametrize(

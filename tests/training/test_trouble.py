@@ -192,7 +192,7 @@ def test_a_log_that_cannot_be_written(make_config, monkeypatch):
 
 
 def test_no_line_of_the_log_is_written_in_part(make_config, tmp_path):
-    """The disk takes the first bytes of a line and says nothing: the rest must be told."""
+    """The disk takes the first bytes of a line and says nothing: the tracker must report the rest."""
     config = make_config("t5", "pt")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Tracker(config, tmp_path, {}, NoMirror()) as tracker:
@@ -247,7 +247,7 @@ def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch
     assert {item.name: item.read_text() for item in path.parent.iterdir()} == {"file": "second", "before": "first"}
 
 
-def test_a_vanished_data_folder_and_model_are_told(make_config, tmp_path, capsys, data_dir, model_folders):
+def test_a_vanished_data_folder_and_model_are_reported(make_config, tmp_path, capsys, data_dir, model_folders):
     """They were there when the run was begun."""
     data, model = tmp_path / "data", tmp_path / "model"
     config = make_config("t5", "pt")
@@ -311,11 +311,11 @@ def test_training_out_of_memory_names_smaller_batches(make_config, monkeypatch, 
     ):
         with (
             monkeypatch.context() as patch,
-            pytest.raises(UserError, match=f"^out of memory while training: {advice}") as told,
+            pytest.raises(UserError, match=f"^out of memory while training: {advice}") as error_info,
         ):
             patch.setattr(torch.nn.Module, "__call__", short_of_memory(error))
             run(make_config("t5", "pt", **fields))
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error_info.value)
 
 
 def test_memory_that_is_really_not_there(make_config, monkeypatch):
