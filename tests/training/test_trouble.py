@@ -91,6 +91,7 @@ attempt("--seed=2")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not namespaces(), reason="no user namespace with mounts here")
 def test_a_full_and_a_read_only_file_system(make_config, tmp_path):
     """Real ones: a tmpfs of 2 MB, filled, freed, and mounted read-only."""
