@@ -47,6 +47,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+@pytest.mark.slow
 def test_2000_steps_are_flat_in_memory_and_time(make_config, monkeypatch, tmp_path):
     """On a model so small that a leak of some kilobytes a step would show.
 

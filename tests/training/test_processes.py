@@ -129,6 +129,7 @@ def assert_as_in_one_process(job: dict, messages, tmp_path, **tolerance) -> None
         torch.testing.assert_close(tensor, expected[name], **tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_end_as_one_in_float64(jobs, messages, tmp_path, family, method):
@@ -142,11 +143,13 @@ def test_two_processes_end_as_one_in_float64(jobs, messages, tmp_path, family, m
     assert_as_in_one_process(jobs[family, method], messages, tmp_path, **tolerance[family])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["few", "full", *[("sharded", *case) for case in SHARDED]], ids=str)
 def test_two_processes_end_as_one_in_float32(jobs, messages, tmp_path, name):
     assert_as_in_one_process(jobs[name], messages, tmp_path, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["killed", "stopped"])
 def test_two_processes_go_on_as_if_undisturbed(jobs, messages, name):
     """Bit for bit, dropout included, which each process draws for its own rows."""
@@ -161,11 +164,13 @@ def test_two_processes_go_on_as_if_undisturbed(jobs, messages, name):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_between_the_same_steps(messages):
     line = "stopped by SIGTERM; finished runs are recorded, the same command goes on from step 4 of 7, which is saved"
     assert messages["stopped"] == (line, line)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once_and_a_run_prints_once(model_folders, data_dir, tmp_path):
     flags = [
         "--task=rte",
@@ -183,6 +188,7 @@ def test_a_mistake_is_told_once_and_a_run_prints_once(model_folders, data_dir, t
     ]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_alone_ends_the_other(jobs, tmp_path):
     """The second raises in its third step, while the first waits for its gradients."""
     path = tmp_path / "jobs.json"
