@@ -43,8 +43,8 @@ from adept.training.resume import Checkpoints  # noqa: E402
 
 TABLE = """
 title: Small runs
-fields: {{task: rte, model: {model}, data_dir: {data}, device: cpu, batch_size: 4, max_source_len: 64, scoring: likelihood,
-  steps: 10, eval_every: 4, save_every: 3, log_every: 2, model_dropout: 0.1, warmup_steps: 1}}
+fields: {{task: rte, model: {model}, data_dir: {data}, device: cpu, batch_size: 4, max_source_len: 64,
+  scoring: likelihood, steps: 10, eval_every: 4, save_every: 3, log_every: 2, model_dropout: 0.1, warmup_steps: 1}}
 grid:
   - {{method: pt, prompt_len: 9, grad_accum: 2}}
   - {{method: dept, prompt_len: 5, rank: 3, offset_len: 40, offset_lr: 0.01, group_by_length: false}}

@@ -1,7 +1,8 @@
-"""One of two processes of tests/training/test_processes.py: carries out the runs of a JSON file, [{"config": fields, ...}], one
-after the other.
+"""One of two processes of tests/training/test_processes.py: carries out the runs of a JSON file.
 
-float64: in double precision. dies: before that training step, and goes on. signal: [step, rank, number], and goes on.
+The file is [{"config": {option: value}, ...}]. The other keys say what happens to a run before it is done to its end.
+float64: it computes in double precision. dies: the number of the training step before which it is killed. signal:
+[step, rank, signal], before that step to that process.
 """
 
 import contextlib

@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from adept.base.atomic_files import write_atomically
-from adept.runs.provenance import git_state
+from adept.base.atomic_files import write_atomically  # noqa: E402
+from adept.runs.provenance import git_state  # noqa: E402
 
 GROUPS = {
     "mistakes in flags, YAML, data, adapters and records": ("tests/test_bad_input.py",),
@@ -33,7 +33,7 @@ GROUPS = {
 
 
 def pytest(*arguments: str) -> str:
-    """What pytest printed. Exits with its output where a test fails: a failure is no figure."""
+    """What pytest prints. Exits with its output where a test fails: a failure is no figure."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=ROOT, capture_output=True, text=True
     )
@@ -69,8 +69,10 @@ def main(arguments: list[str]) -> int:
         f"Made by `python tests/reliability.py --kills {options.kills} --fuzz_seconds {options.fuzz_seconds:g}` "
         f"at commit {git_state()['git'][:12]}; the test suite runs a short form.", "",
         "| what | tried | lost |", "|---|---|---|",
-        f"| processes of sweeps killed with SIGKILL, then completed and compared with an undisturbed sweep | {options.kills} | nothing |",
-        f"| runs of two sweeps started at once, each begun once | {survived['two sweeps at once']['begun']} | nothing |",
+        "| processes of sweeps killed with SIGKILL, then completed and compared with an undisturbed sweep "
+        f"| {options.kills} | nothing |",
+        "| runs of two sweeps started at once, each begun once "
+        f"| {survived['two sweeps at once']['begun']} | nothing |",
         *(f"| {what} | {passed(pytest(*files))} | nothing |" for what, files in GROUPS.items()), "",
         "| reader, fuzzed | files | read | refused in one line | other errors, hangs |", "|---|---|---|---|---|",
         *(f"| {name} | {files} | {read} | {refused} | 0 |" for name, files, read, refused in fuzzed), "",

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 
+@pytest.mark.slow
 def test_killed_sweeps_and_two_at_once():
     """Six kills; python tests/chaos.py --kills 25 does more."""
     done = subprocess.run(

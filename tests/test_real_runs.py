@@ -14,7 +14,7 @@ from adept.training.loop import run
 
 
 def rows_for(name: str, fixtures: str) -> str:
-    """The folder with the task's real rows where there are enough of them beside the checkout, else the fixtures' rows."""
+    """The folder with the task's real rows if there are enough of them beside the checkout, or the fixtures' rows."""
     task, folder = TASKS[name], SHARED / "data"
     whole = all(
         any((folder / name / f"{split}{end}").is_file() for end in (".parquet", ".jsonl")) for split in task.splits
@@ -42,8 +42,8 @@ def test_one_step_of_every_task_on_the_real_model(name, data_dir, tmp_path):
     }
     small = {"steps": 1, "batch_size": 2, "eval_rows": 3, "max_source_len": 64, "max_new_tokens": 12, "device": "cpu"}
     config = resolve({
-        **flags, **small, "data_dir": rows_for(name, data_dir), "results_dir": str(tmp_path), "allow_code_execution": task.runs_code,
-        "compare_scoring": task.words is not None,
+        **flags, **small, "data_dir": rows_for(name, data_dir), "results_dir": str(tmp_path),
+        "allow_code_execution": task.runs_code, "compare_scoring": task.words is not None,
     })  # fmt: skip
     record = run(config)
     assert record["trainable_params"] == 7 * 576 + 8 * (2 * 576 + 1) + 576

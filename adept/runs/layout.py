@@ -6,6 +6,7 @@ from pathlib import Path
 
 
 def record_path(results_dir: str, run_id: str) -> Path:
+    """The run's record, which is there when the run is finished."""
     return Path(results_dir) / "runs" / f"{run_id}.json"
 
 
@@ -15,8 +16,10 @@ def run_folder(results_dir: str, run_id: str) -> Path:
 
 
 def lock_path(results_dir: str, run_id: str) -> Path:
+    """The file whose lock is the claim on the run."""
     return Path(results_dir) / "runs" / f".{run_id}.lock"
 
 
 def predictions_path(results_dir: str, run_id: str) -> Path:
+    """The predictions for the test rows."""
     return run_folder(results_dir, run_id) / "predictions.jsonl"

@@ -41,6 +41,7 @@ class Session:
 
     @property
     def method(self) -> Method:
+        """The fine-tuning method with its options."""
         return self.config.method_options
 
     @property

@@ -149,8 +149,9 @@ def test_what_a_killed_process_left_is_removed(make_config, monkeypatch):
     runs, folder = Path(config.results_dir) / "runs", run_folder(config.results_dir, config.run_id)
     theirs = runs / ".tiny-t5-rte-pt-00000000.json.abc.tmp"
     left = [
-        runs / f".{config.run_id}.lock", runs / f".{config.run_id}.json.x1.tmp", folder / ".checkpoint.safetensors.x2.tmp",
-        folder / "checkpoint.safetensors", folder / "checkpoint.previous.safetensors",
+        runs / f".{config.run_id}.lock", runs / f".{config.run_id}.json.x1.tmp",
+        folder / ".checkpoint.safetensors.x2.tmp", folder / "checkpoint.safetensors",
+        folder / "checkpoint.previous.safetensors",
     ]  # fmt: skip
     for path in (*left, theirs):
         path.write_bytes(b"half")

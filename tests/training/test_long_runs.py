@@ -1,5 +1,4 @@
-"""What long runs cost: memory and time of a step stay flat, logs stay bounded, checkpoints are small and take next to
-no time.
+"""Long runs: memory and time of a step stay flat, logs stay bounded, checkpoints are small and take next to no time.
 
 Each measured figure is printed as "measured: what: figure; allowed: limit"; tests/reliability.py puts them into
 results/reliability.md.
@@ -48,12 +47,17 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+@pytest.mark.slow
 def test_2000_steps_are_flat_in_memory_and_time(make_config, monkeypatch, tmp_path):
-    """On a model so small that a leak of some kilobytes a step would show. A step's time is told in units of a fixed
-    piece of work done beside it, both in processor time, since other processes share the machine and its caches."""
+    """On a model so small that a leak of some kilobytes a step would show.
+
+    A step's time is measured in units of a fixed piece of work that is done beside it, both in processor time, since
+    other processes share the machine and its caches.
+    """
     config = transformers.LlamaConfig(
-        vocab_size=328, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1,
-        max_position_embeddings=64, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+        vocab_size=328, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
+        bos_token_id=None,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "smallest")
     make_tokenizer(tmp_path / "smallest", appends_eos=False)
@@ -65,12 +69,12 @@ def test_2000_steps_are_flat_in_memory_and_time(make_config, monkeypatch, tmp_pa
             tensor = (tensor * 2).relu()
         tensor.sum().backward()
 
-    def check(signals, *told):  # once a step, and at evaluations
+    def check(signals, *agreed):  # once a step, and at evaluations
         memory.append(resident())
         started = time.thread_time()
         work()
         units.append(time.thread_time() - started)
-        original(signals, *told)
+        original(signals, *agreed)
 
     timed(monkeypatch, loop, "train_step", seconds, time.thread_time)
     monkeypatch.setattr(Signals, "check", check)
@@ -112,8 +116,8 @@ def test_2000_steps_are_flat_in_memory_and_time(make_config, monkeypatch, tmp_pa
 def base_of_t5(folder: Path) -> str:
     """A random model with T5-base's layers and widths, but for its vocabulary: 198 million parameters."""
     config = transformers.T5Config(
-        vocab_size=328, d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, decoder_start_token_id=0, pad_token_id=0,
-        eos_token_id=1,
+        vocab_size=328, d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, decoder_start_token_id=0,
+        pad_token_id=0, eos_token_id=1,
     )  # fmt: skip
     transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
     make_tokenizer(folder, appends_eos=True)
@@ -153,7 +157,8 @@ def test_a_checkpoint_is_small_and_takes_next_to_no_time(make_config, monkeypatc
     measured(
         f"checkpoint of {trained:,} trained numbers, {config.method}, {name}", f"{sizes[0]:,} bytes", "2,000,000 bytes"
     )
-    figure = f"{100 * share:.4f}% of training ({1e3 * save:.0f} ms every {every:,} steps of one row, {1e3 * step:.0f} ms each)"
+    saving, training = f"{1e3 * save:.0f} ms every {every:,} steps", f"of one row, {1e3 * step:.0f} ms each"
+    figure = f"{100 * share:.4f}% of training ({saving} {training})"
     measured("writing it", figure, "1%")
     assert len(saves) == 4 and sizes[0] < 2e6
     assert share < 0.01

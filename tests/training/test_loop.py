@@ -53,8 +53,8 @@ def test_record_and_files_are_as_the_contract_has_them(make_config, tmp_path):
     folder = tmp_path / "results" / "runs" / config.run_id
     assert json.loads((tmp_path / "results" / "runs" / f"{config.run_id}.json").read_text()) == record
     assert set(record) >= {
-        "schema", "run_id", "status", "config", "trainable_params", "total_params", "param_groups", "history", "best_step", "validation",
-        "test", "sizes", "timing", "peak_memory_bytes", "provenance",
+        "schema", "run_id", "status", "config", "trainable_params", "total_params", "param_groups", "history",
+        "best_step", "validation", "test", "sizes", "timing", "peak_memory_bytes", "provenance",
     }  # fmt: skip
     assert record["status"] == "completed" and record["schema"] == 1
     assert (
@@ -239,7 +239,7 @@ def test_init_from_starts_where_the_other_run_ended(make_config, tmp_path):
         run(make_config("t5", "adept", init_from="nothing"))
 
 
-def test_prompt_longer_than_the_models_positions_is_told(make_config):
+def test_prompt_longer_than_the_models_positions_is_refused(make_config):
     with pytest.raises(UserError, match="exceed the model's 512 positions"):
         open_session(make_config("llama", "pt", prompt_len=500))
 

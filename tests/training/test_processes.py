@@ -1,6 +1,4 @@
-"""Two processes are one: history, scores and adapter of a run under torchrun are those of one process. On CPUs, through
-gloo.
-"""
+"""History, scores and adapter of a run in two processes are those of one process. On CPUs, through gloo."""
 
 import json
 import os
@@ -54,9 +52,9 @@ def jobs(model_folders, data_dir, tmp_path_factory) -> dict[tuple, dict]:
 
     def job(family: str, method: str, fields: dict, **how) -> dict:
         common = {
-            "task": "rte", "method": method, "model": model_folders[family], "data_dir": data_dir, "results_dir": folder, "device": "cpu",
-            "steps": 7, "eval_every": 3, "batch_size": 5, "max_source_len": 64, "log_every": 2, "model_dropout": 0, "scoring": "likelihood",
-            "eps": 1e-2, "eval_batch_size": 3,
+            "task": "rte", "method": method, "model": model_folders[family], "data_dir": data_dir,
+            "results_dir": folder, "device": "cpu", "steps": 7, "eval_every": 3, "batch_size": 5, "max_source_len": 64,
+            "log_every": 2, "model_dropout": 0, "scoring": "likelihood", "eps": 1e-2, "eval_batch_size": 3,
         }  # fmt: skip
         quiet = {"lora_dropout": 0, "lr": 1e-2} if method == "lora" else {}
         config = resolve({**common, **SIZES[method], **RATES.get(method, {}), **quiet, **fields})
@@ -117,7 +115,7 @@ def outcome(config: RunConfig) -> tuple[dict, dict[str, torch.Tensor], str]:
 
 
 def assert_as_in_one_process(job: dict, messages, tmp_path, **tolerance) -> None:
-    """tolerance: of the adapter; the loss is reported in float32."""
+    """tolerance: of the adapter's tensors; losses are reported, and so compared, in float32."""
     two = RunConfig.from_record(job["config"])
     one = two.replace(results_dir=str(tmp_path / "one"), shard_model=False, checkpoint_activations=False)
     carry_out(one, float64=job.get("float64", False))
@@ -131,6 +129,7 @@ def assert_as_in_one_process(job: dict, messages, tmp_path, **tolerance) -> None
         torch.testing.assert_close(tensor, expected[name], **tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_end_as_one_in_float64(jobs, messages, tmp_path, family, method):
@@ -144,11 +143,13 @@ def test_two_processes_end_as_one_in_float64(jobs, messages, tmp_path, family, m
     assert_as_in_one_process(jobs[family, method], messages, tmp_path, **tolerance[family])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["few", "full", *[("sharded", *case) for case in SHARDED]], ids=str)
 def test_two_processes_end_as_one_in_float32(jobs, messages, tmp_path, name):
     assert_as_in_one_process(jobs[name], messages, tmp_path, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["killed", "stopped"])
 def test_two_processes_go_on_as_if_undisturbed(jobs, messages, name):
     """Bit for bit, dropout included, which each process draws for its own rows."""
@@ -163,11 +164,13 @@ def test_two_processes_go_on_as_if_undisturbed(jobs, messages, name):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_between_the_same_steps(messages):
     line = "stopped by SIGTERM; finished runs are recorded, the same command goes on from step 4 of 7, which is saved"
     assert messages["stopped"] == (line, line)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once_and_a_run_prints_once(model_folders, data_dir, tmp_path):
     flags = [
         "--task=rte",
@@ -185,6 +188,7 @@ def test_a_mistake_is_told_once_and_a_run_prints_once(model_folders, data_dir, t
     ]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_alone_ends_the_other(jobs, tmp_path):
     """The second raises in its third step, while the first waits for its gradients."""
     path = tmp_path / "jobs.json"
@@ -234,7 +238,7 @@ def test_rows_are_shared_out_and_fillers_have_no_labels(make_config, monkeypatch
         (2, "adept", {"device": "cpu:0"}, "--device cpu:0 is one device, but torchrun started 2 processes"),
     ],
 )
-def test_what_does_not_fit_the_number_of_processes_is_told(make_config, monkeypatch, world, method, fields, line):
+def test_what_does_not_fit_the_number_of_processes_is_refused(make_config, monkeypatch, world, method, fields, line):
     monkeypatch.setattr(distributed, "WORLD", world)
     with pytest.raises(UserError, match=line):
         open_session(make_config("t5", method, **fields))

@@ -54,7 +54,7 @@ def folder_of(config) -> Path:
 
 
 def dies(monkeypatch, name: str, call: int, *, after: bool = False) -> None:
-    """The process dies in the `call`-th call of the function `name` of OWNERS: before it does anything, or just after it."""
+    """The process dies in the `call`-th call of the function `name` of OWNERS: before it, or just after it."""
     original, calls = getattr(OWNERS[name], name), itertools.count(1)
 
     def dying(*arguments, **keywords):
@@ -89,8 +89,8 @@ OF_METHOD = {"adept": {"bottleneck_dropout": 0.1}, "lora": {"lora_dropout": 0.1}
 def test_a_run_killed_again_and_again_ends_as_if_undisturbed(make_config, monkeypatch, tmp_path, method, family):
     rates = dict.fromkeys(METHODS[method].rates.values(), 0.01)
     fields = {
-        "steps": 9, "eval_every": 4, "warmup_steps": 1, "scoring": "likelihood", "eval_batch_size": 2, "model_dropout": 0.1, **rates,
-        **OF_FAMILY[family], **OF_METHOD.get(method, {}),
+        "steps": 9, "eval_every": 4, "warmup_steps": 1, "scoring": "likelihood", "eval_batch_size": 2,
+        "model_dropout": 0.1, **rates, **OF_FAMILY[family], **OF_METHOD.get(method, {}),
     }  # fmt: skip
     undisturbed = make_config(family, method, **fields, results_dir=str(tmp_path / "undisturbed"))
     run(undisturbed)
@@ -368,25 +368,55 @@ FORGED = {
     "brackets": (lambda *_: "[" * 100_000, "holds no JSON"),
     "a list": (lambda *_: [1], "lacks one of code, state, random"),
     "no state": (lambda stored, _: stored.pop("state") and None, "lacks one of code, state, random"),
-    "a state without a field": (lambda stored, _: stored["state"].pop("tokens") and None, "holds no 'tokens' as this version of adept"),
+    "a state without a field": (
+        lambda stored, _: stored["state"].pop("tokens") and None,
+        "holds no 'tokens' as this version of adept",
+    ),
     "no run": (lambda stored, _: stored.pop("run_id") and None, "its run_id is None, not "),
     "a word for a step": (in_state(step="3"), "holds no 'step' as"),
     "a step below zero": (in_state(step=-1), "holds no 'step' as"),
     "endless seconds": (in_state(train_seconds=float("inf")), "holds no 'train_seconds' as"),
     "a history of numbers": (in_state(history=[1]), "holds no 'history' as"),
     "a best without a step": (in_state(best={"validation": {"accuracy": 50.0}}), "holds no 'best' as"),
-    "a best without weights": (in_state(best={"step": 2, "validation": {"accuracy": 50.0}}), "does not fit the model: best/"),
-    "a weight of another shape": (of_tensors(w_up=lambda tensor: tensor.reshape(-1)), "does not fit the model: .*w_up differs"),
-    "a weight of another type": (of_tensors(w_up=lambda tensor: tensor.long()), "does not fit the model: .*w_up differs"),
-    "no weight": (lambda _, tensors: tensors.pop(min(n for n in tensors if n.startswith("weights/"))) is None, "does not fit the model: w"),
-    "half of AdamW": (lambda _, tensors: tensors.pop(min(n for n in tensors if "exp_avg/" in n)) is None, "does not fit the model: opt"),
-    "a tensor too many": (lambda _, tensors: tensors.update(more=torch.ones(1)), "does not fit the model: more differs"),
+    "a best without weights": (
+        in_state(best={"step": 2, "validation": {"accuracy": 50.0}}),
+        "does not fit the model: best/",
+    ),
+    "a weight of another shape": (
+        of_tensors(w_up=lambda tensor: tensor.reshape(-1)),
+        "does not fit the model: .*w_up differs",
+    ),
+    "a weight of another type": (
+        of_tensors(w_up=lambda tensor: tensor.long()),
+        "does not fit the model: .*w_up differs",
+    ),
+    "no weight": (
+        lambda _, tensors: tensors.pop(min(n for n in tensors if n.startswith("weights/"))) is None,
+        "does not fit the model: w",
+    ),
+    "half of AdamW": (
+        lambda _, tensors: tensors.pop(min(n for n in tensors if "exp_avg/" in n)) is None,
+        "does not fit the model: opt",
+    ),
+    "a tensor too many": (
+        lambda _, tensors: tensors.update(more=torch.ones(1)),
+        "does not fit the model: more differs",
+    ),
     "no losses": (of_tensors(losses=None), "does not fit the model: losses differs"),
     "no random numbers": (of_tensors(**{"random/cpu": None}), "does not fit the model: random/cpu differs"),
-    "random numbers that are none": (of_tensors(**{"random/cpu": torch.zeros_like}), "random generators .*Invalid mt19937 state"),
-    "numpy beyond its numbers": (lambda stored, _: stored["random"]["numpy"].__setitem__(2, 10**6), "place 1000000 is beyond"),
-    "another Python's random numbers": (lambda stored, _: stored["random"]["python"].__setitem__(0, 99), "state with version 99"),
-}  # fmt: skip
+    "random numbers that are none": (
+        of_tensors(**{"random/cpu": torch.zeros_like}),
+        "random generators .*Invalid mt19937 state",
+    ),
+    "numpy beyond its numbers": (
+        lambda stored, _: stored["random"]["numpy"].__setitem__(2, 10**6),
+        "place 1000000 is beyond",
+    ),
+    "another Python's random numbers": (
+        lambda stored, _: stored["random"]["python"].__setitem__(0, 99),
+        "state with version 99",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", FORGED)
@@ -416,8 +446,8 @@ def test_nothing_is_unpickled():
 
 
 @pytest.fixture(autouse=True)
-def heard():
-    """Ctrl-C as in a terminal: what a shell starts with & ignores it."""
+def control_c():
+    """Ctrl-C works as in a terminal. A shell that starts the tests with & would make them ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -427,12 +457,12 @@ def signalled(monkeypatch, name: str, call: int, number: int) -> None:
     """The signal comes in the `call`-th call of the function `name` of OWNERS, before what it does."""
     original, calls = getattr(OWNERS[name], name), itertools.count(1)
 
-    def struck(*arguments, **keywords):
+    def interrupted(*arguments, **keywords):
         if next(calls) == call:
             os.kill(os.getpid(), number)
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(OWNERS[name], name, struck)
+    monkeypatch.setattr(OWNERS[name], name, interrupted)
 
 
 @pytest.mark.parametrize(

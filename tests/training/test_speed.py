@@ -14,6 +14,7 @@ from adept.data.dataset import load_data
 from adept.methods.embedding import PromptedEmbedding
 from adept.models.loading import patch_attention_and_dropout
 from adept.models.t5_attention import MaskedBiasAttention, ShortTargetCrossAttention
+from adept.tasks.task import Sampling
 from adept.training.evaluation import LEAST_FULL, evaluation_batches, predict
 from adept.training.loop import run
 from adept.training.losses import batch_losses
@@ -113,10 +114,10 @@ def test_lora_keeps_the_cross_attention_that_it_adapts(opened, monkeypatch):
     torch.testing.assert_close(loss, batch_losses(session.model, batch, 0, 1), **EXACT)
 
 
-@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize("runs", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_step_compiles_into_one_graph(make_config, family, runs):
-    """Traced without a break, so that CUDA graphs can hold the whole of it; here by the backend that generates no code."""
+    """Traced without a break, so that a CUDA graph can hold the whole step. The backend here generates no code."""
     torch._dynamo.reset()
     sessions = open_sessions([make_config(family, "adept", model_dropout=0, seed=seed) for seed in range(runs)])
     rows = sessions[0].codec.encode(load_data(sessions[0].task, sessions[0].config).train)
@@ -147,6 +148,7 @@ def test_batches_of_a_shape_are_compiled_once(make_config, family, method):
     assert losses == [losses[0]] * 3
 
 
+@pytest.mark.slow
 def test_a_compiled_run_is_a_run(make_config, tmp_path):
     """With inductor's generated code, on which a run's few shapes cost most of the time."""
     fields = {
@@ -203,7 +205,8 @@ def test_evaluation_batches_have_little_padding(opened, monkeypatch):
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3], [4], [5, 6], [7]]
     monkeypatch.setitem(LEAST_FULL, "cpu", 0.5)
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3, 4], [5, 6, 7]]
-    monkeypatch.setattr(session, "config", dataclasses.replace(session.config, temperature=0.6))
+    sampled = dataclasses.replace(session.task, sampling=Sampling(temperature=0.6, top_p=0.95, samples=1))
+    monkeypatch.setattr(session, "task", sampled)
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3, 4, 5], [6, 7]]
     assert list(evaluation_batches([], [], session)) == []
 

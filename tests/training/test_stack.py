@@ -1,5 +1,8 @@
-"""Runs stacked on one frozen model are separate runs up to rounding: steps in float64, whole runs, and what becomes of
-them when one ends, fails, is taken by another process, or memory and signals strike."""
+"""Runs stacked on one frozen model are separate runs up to rounding: steps in float64, and whole runs.
+
+So they are, too, when one of them ends, fails or is taken by another process, and when memory runs out or a signal
+comes.
+"""
 
 import json
 import os
@@ -22,8 +25,10 @@ from adept.tables.launchers.in_process import InProcess
 from adept.tables.sweep import Progress, carry_out, group_into_stacks
 from adept.tables.table_file import load_table
 from adept.training import loop
+from adept.training import run as run_module
 from adept.training.loop import run, train_runs
 from adept.training.optim import make_optimizer, parameter_groups, schedule
+from adept.training.resume import Checkpoints
 from adept.training.run import EarlyStopped
 from adept.training.session import open_session, open_sessions
 from adept.training.signals import Interrupted
@@ -121,8 +126,9 @@ def test_keys_tell_what_can_be_stacked(make_config):
     key = stack_key(make_config("t5", "adept"))
     assert key == stack_key(make_config("t5", "pt", seed=9, prompt_lr=0.5, steps=7))
     for other in (
-        make_config("t5", "adept", batch_size=8), make_config("t5", "adept", task="mrpc"), make_config("llama", "adept"),
-        make_config("t5", "adept", precision="bf16"), make_config("t5", "adept", grad_accum=2), make_config("t5", "adept", few_shot=8),
+        make_config("t5", "adept", batch_size=8), make_config("t5", "adept", task="mrpc"),
+        make_config("llama", "adept"), make_config("t5", "adept", precision="bf16"),
+        make_config("t5", "adept", grad_accum=2), make_config("t5", "adept", few_shot=8),
         make_config("t5", "adept", max_source_len=32), make_config("t5", "adept", model_dropout=0.2),
     ):  # fmt: skip
         assert stack_key(other) not in (None, key)
@@ -184,7 +190,8 @@ def test_each_run_of_a_stack_ends_in_its_own_way(make_config, tmp_path):
     finished, taken, ill, slow, misfit, short, plain = (
         make_config("t5", "adept", **{**fields, **own})
         for own in (
-            {"seed": 1}, {"seed": 2}, {"seed": 3, "prompt_lr": 1e30, "offset_lr": 1e30, "warmup_steps": 0, "max_grad_norm": 0}, {"seed": 4},
+            {"seed": 1}, {"seed": 2},
+            {"seed": 3, "prompt_lr": 1e30, "offset_lr": 1e30, "warmup_steps": 0, "max_grad_norm": 0}, {"seed": 4},
             {"seed": 5, "init_from": "nothing"}, {"seed": 6, "steps": 2}, {"seed": 7},
         )
     )  # fmt: skip
@@ -275,6 +282,39 @@ def test_a_signal_saves_every_run_of_a_stack_and_the_same_stack_goes_on(configs,
         assert_equal_runs(config, alone)
 
 
+def test_a_run_whose_next_batch_cannot_be_made_ends_alone(configs, monkeypatch):
+    made, original = configs("t5", scoring="likelihood", steps=4), run_module.next_step_input
+    broken = made[1].run_id
+
+    def fail_in_third_step(session, optimizer, batches, multiplier):
+        if session.config.run_id == broken and steps.append(1) is None and len(steps) == 3:
+            raise ValueError("no batch")
+        return original(session, optimizer, batches, multiplier)
+
+    steps: list[int] = []
+    monkeypatch.setattr(run_module, "next_step_input", fail_in_third_step)
+    outcomes = train_runs([(config, None) for config in made])
+    assert str(outcomes[1]) == "no batch"
+    assert all(outcome["status"] == "completed" for outcome in outcomes[:1] + outcomes[2:])
+
+
+@pytest.mark.parametrize("error", [UserError("the disk is full"), KeyboardInterrupt()], ids=["disk", "second ctrl-c"])
+def test_a_run_that_cannot_be_saved_after_a_signal_does_not_keep_the_others_from_it(configs, monkeypatch, error):
+    made, original = configs("t5", scoring="likelihood", steps=4), Checkpoints.save
+
+    def save(checkpoints, state):
+        if checkpoints.session.config.run_id == made[0].run_id:
+            raise error
+        original(checkpoints, state)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "save", save)
+        patch.setattr(loop, "train_step", lambda *rest: os.kill(os.getpid(), signal.SIGTERM) or train_step(*rest))
+        train_runs([(config, None) for config in made])
+    saved = [(run_folder(c.results_dir, c.run_id) / "checkpoint.safetensors").exists() for c in made]
+    assert saved == [False, True, True, True, True]
+
+
 # Sweeps ---------------------------------------------------------------------------------------------------------------
 
 
@@ -292,8 +332,9 @@ class Recorded(InProcess):
 def table(tmp_path):
     def load(grid, **fields):
         common = {
-            "model": "tiny-t5", "data_dir": "fixtures", "task": "rte", "method": "adept", "prompt_len": 3, "bottleneck": 2, "steps": 2,
-            "eval_every": 2, "batch_size": 2, "eval_rows": 4, "max_source_len": 32, "max_new_tokens": 2, "scoring": "likelihood", **fields,
+            "model": "tiny-t5", "data_dir": "fixtures", "task": "rte", "method": "adept", "prompt_len": 3,
+            "bottleneck": 2, "steps": 2, "eval_every": 2, "batch_size": 2, "eval_rows": 4, "max_source_len": 32,
+            "max_new_tokens": 2, "scoring": "likelihood", **fields,
         }  # fmt: skip
         file = tmp_path / "made_up.yaml"
         file.write_text(json.dumps({"title": "Made up", "fields": common, "grid": grid, "rows": "prompt_lr"}))

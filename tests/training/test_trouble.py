@@ -1,6 +1,4 @@
-"""What a machine refuses: full disks, folders that cannot be written to, vanished caches, too little memory. One line
-each.
-"""
+"""What a machine refuses costs one line: full disks, read-only folders, vanished caches, too little memory."""
 
 import errno
 import json
@@ -93,6 +91,7 @@ attempt("--seed=2")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not namespaces(), reason="no user namespace with mounts here")
 def test_a_full_and_a_read_only_file_system(make_config, tmp_path):
     """Real ones: a tmpfs of 2 MB, filled, freed, and mounted read-only."""
@@ -118,21 +117,22 @@ def test_a_full_and_a_read_only_file_system(make_config, tmp_path):
     assert codes == (0, 2, 2, 0, 0, 2)
     first, run_id = record_path("", listings[0][1].removesuffix(".json")), config.run_id
     assert all(first.name in listing for listing in listings)  # finished work stays
-    full = "No space left on device; free some space there, or choose another folder with --results_dir, then the same command goes on"
+    full = (
+        "No space left on device; free some space there, or choose another folder with --results_dir, "
+        "then the same command goes on"
+    )
     assert lines[1] == f"error: cannot write {place / 'runs'}: {full}"
     assert lines[2].startswith(f"error: cannot write {place / 'runs' / run_id / 'checkpoint.safetensors'}: {full}")
     assert f"{run_id} goes on from step" in done.stderr
     assert f"{run_id}.json" in listings[3] and f".{run_id}.lock" not in listings[3]
     assert lines[5] == (
-        f"error: cannot write {place / 'runs'}: Read-only file system; choose a folder that can be written to with --results_dir, "
-        "then the same command goes on"
+        f"error: cannot write {place / 'runs'}: Read-only file system; "
+        "choose a folder that can be written to with --results_dir, then the same command goes on"
     )
 
 
 def test_a_limit_on_file_sizes(make_config, tmp_path, capsys, monkeypatch):
-    """Every machine has this one: the checkpoint is larger than a file may be, so the run stops there; with the limit
-    gone it goes on.
-    """
+    """The checkpoint is larger than a file may be, so the run stops there; without the limit it goes on."""
     config = make_config("t5", "pt", save_every=2)
     undisturbed = run(make_config("t5", "pt", results_dir=str(tmp_path / "undisturbed")))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -142,7 +142,10 @@ def test_a_limit_on_file_sizes(make_config, tmp_path, capsys, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     path = run_folder(config.results_dir, config.run_id) / "checkpoint.safetensors"
-    line = f"error: cannot write {path}: File too large; raise the limit on file sizes (ulimit -f), then the same command goes on"
+    line = (
+        f"error: cannot write {path}: File too large; raise the limit on file sizes (ulimit -f), "
+        "then the same command goes on"
+    )
     assert capsys.readouterr().err.splitlines()[-1] == line
     assert {item.name for item in path.parent.iterdir()} == {"metrics.jsonl"}
     assert run(config)["test"] == undisturbed["test"]
@@ -151,12 +154,12 @@ def test_a_limit_on_file_sizes(make_config, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        ("adapter.safetensors", errno.ENOSPC), ("adapter.json", errno.EDQUOT), ("predictions.jsonl", errno.EACCES), ("record", errno.EROFS),
-        ("record", errno.ENOSPC), ("record", errno.EIO),
+        ("adapter.safetensors", errno.ENOSPC), ("adapter.json", errno.EDQUOT), ("predictions.jsonl", errno.EACCES),
+        ("record", errno.EROFS), ("record", errno.ENOSPC), ("record", errno.EIO),
     ],
 )  # fmt: skip
 def test_each_file_of_a_finished_run(make_config, monkeypatch, name, number):
-    """A write that fails at the end leaves no half file, no record, and the training saved: the same command goes on."""
+    """A write that fails at the end leaves no half file and no record, and the same command goes on after training."""
     config = make_config("t5", "pt", save_every=4)
     name = f"{config.run_id}.json" if name == "record" else name
     original, refused = os.replace, []
@@ -190,7 +193,7 @@ def test_a_log_that_cannot_be_written(make_config, monkeypatch):
 
 
 def test_no_line_of_the_log_is_written_in_part(make_config, tmp_path):
-    """The disk takes the first bytes of a line and says nothing: the rest must be told."""
+    """The disk takes the first bytes of a line and says nothing: the tracker must report the rest."""
     config = make_config("t5", "pt")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Tracker(config, tmp_path, {}, NoMirror()) as tracker:
@@ -245,7 +248,7 @@ def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch
     assert {item.name: item.read_text() for item in path.parent.iterdir()} == {"file": "second", "before": "first"}
 
 
-def test_a_vanished_data_folder_and_model_are_told(make_config, tmp_path, capsys, data_dir, model_folders):
+def test_a_vanished_data_folder_and_model_are_reported(make_config, tmp_path, capsys, data_dir, model_folders):
     """They were there when the run was begun."""
     data, model = tmp_path / "data", tmp_path / "model"
     config = make_config("t5", "pt")
@@ -309,11 +312,11 @@ def test_training_out_of_memory_names_smaller_batches(make_config, monkeypatch, 
     ):
         with (
             monkeypatch.context() as patch,
-            pytest.raises(UserError, match=f"^out of memory while training: {advice}") as told,
+            pytest.raises(UserError, match=f"^out of memory while training: {advice}") as error_info,
         ):
             patch.setattr(torch.nn.Module, "__call__", short_of_memory(error))
             run(make_config("t5", "pt", **fields))
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error_info.value)
 
 
 def test_memory_that_is_really_not_there(make_config, monkeypatch):
@@ -328,8 +331,8 @@ def test_memory_that_is_really_not_there(make_config, monkeypatch):
 def test_evaluation_out_of_memory_loses_no_step(make_config, monkeypatch, capsys):
     config = make_config("t5", "pt", eval_every=3)
     line = (
-        "out of memory while evaluating: --eval_batch_size 32 (now 64) needs less, and with it the same run goes on from step 3 of 4, "
-        "which is saved"
+        "out of memory while evaluating: --eval_batch_size 32 (now 64) needs less, and with it the same run goes on "
+        "from step 3 of 4, which is saved"
     )
     with monkeypatch.context() as patch:
         patch.setattr("adept.training.evaluation.generate", short_of_memory(CUDA))

@@ -58,10 +58,13 @@ class WandbMirror:
         self.run.define_metric("train/*", step_metric="step")
 
     def log(self, values: dict, step: int) -> None:
+        """Adds {metric: value} at a step."""
         self.run.log({"step": step, **values})
 
     def summarise(self, values: dict) -> None:
+        """Sets {metric: value} of the whole run."""
         self.run.summary.update(values)
 
     def close(self, failed: bool) -> None:
+        """Ends the run on wandb, as failed or as finished."""
         self.run.finish(exit_code=1 if failed else 0)
