@@ -16,7 +16,7 @@ from adept.tables.publish import publish_all, publish_table
 
 def main(arguments: list[str]) -> int:
     """Writes and prints the tables that the command line names."""
-    overrides, rest = parse(table_parser(__doc__, arguments), arguments)
+    overrides, rest = parse(table_parser("report", __doc__, arguments), arguments)
     tables = named_tables(rest, overrides)
     print_result(publish_all(tables) if "all" in rest else publish_table(tables[0]))
     return 0

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
 
 def sweep_parser(arguments: Sequence[str]) -> OneLineParser:
-    parser = table_parser(__doc__, arguments)
+    parser = table_parser("sweep", __doc__, arguments)
     parser.add_argument("--dry_run", action="store_true", help="print the commands, their number and the GPU hours")
     parser.add_argument(
         "--early_stopping",

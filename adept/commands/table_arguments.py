@@ -14,9 +14,10 @@ from adept.tables.table import Table
 from adept.tables.table_file import check_overrides, load_table
 
 
-def table_parser(description: str, arguments: Iterable[str]) -> OneLineParser:
+def table_parser(command: str, description: str, arguments: Iterable[str]) -> OneLineParser:
     """A parser for a table file, its profile, and the options that override those of its runs."""
-    parser = command_line(description, config_file=False, arguments=arguments)
+    prog = f"python -m adept {command}"
+    parser = command_line(description, prog=prog, config_file=False, arguments=arguments)
     parser.add_argument("table", type=Path, nargs="?", default=None, help="configs/<table>.yaml")
     parser.add_argument("--all", action="store_true", help="the paper's 15 tables in place of one")
     parser.add_argument(

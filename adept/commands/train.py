@@ -25,7 +25,7 @@ from adept.tasks import task_names
 def main(arguments: list[str]) -> int:
     """Runs the task, or each task of the group, that the command line names."""
     distributed.initialize()
-    flags, rest = parse(command_line(__doc__, arguments=arguments), arguments)
+    flags, rest = parse(command_line(__doc__, prog="python train.py", arguments=arguments), arguments)
     file = getattr(rest, "config", None)
     name = flags.get("task") or (read_yaml(Path(file)).get("task") if file else None)
     if not str(name).startswith("@"):

@@ -12,9 +12,9 @@ from conftest import ROOT
 
 from adept.base import paths
 from adept.base.errors import UserError
+from adept.base.options import is_place
 from adept.config.command_line import command_line, parse
 from adept.config.layers import resolve
-from adept.base.options import is_place
 from adept.config.run import METHOD_OPTIONS, OPTIONS
 from adept.methods import METHODS
 from adept.tasks import GROUPS, ROWS, TASKS
@@ -325,7 +325,7 @@ def test_a_config_file_that_is_no_text(tmp_path):
 def test_help_lists_every_field(capsys):
     with pytest.raises(SystemExit) as stopped:
         from_command_line("--help")
-    shown = re.findall(r"^ +--(\w+) ", capsys.readouterr().out, re.MULTILINE)
+    shown = re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)
     assert stopped.value.code == 0
     assert sorted(shown) == sorted([*OPTIONS, "config"])
 
