@@ -65,8 +65,9 @@ def make_config(model_folders, data_dir, tmp_path):
 
     def make(family: str = "t5", method: str = "adept", **fields):
         common = {
-            "task": "rte", "method": method, "model": model_folders[family], "data_dir": data_dir, "results_dir": str(tmp_path / "results"),
-            "device": "cpu", "steps": 4, "eval_every": 2, "batch_size": 4, "max_source_len": 64, "log_every": 2,
+            "task": "rte", "method": method, "model": model_folders[family], "data_dir": data_dir,
+            "results_dir": str(tmp_path / "results"), "device": "cpu", "steps": 4, "eval_every": 2, "batch_size": 4,
+            "max_source_len": 64, "log_every": 2,
         }  # fmt: skip
         if method == "zero_shot":
             del common["steps"]  # nothing is trained

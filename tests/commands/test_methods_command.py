@@ -56,7 +56,7 @@ def test_markdown_has_a_line_for_each_method_and_each_option(capsys):
     assert "--bottleneck 19: r of ADePT's network, d -> r -> d (Eq. 3)" in out
 
 
-def test_a_model_that_is_nowhere_is_one_line(capsys):
+def test_a_model_that_is_nowhere_is_one_line(capsys, world):
     assert main(["methods", "--model", "no-such/model"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and "no-such/model" in err

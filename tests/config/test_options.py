@@ -77,7 +77,7 @@ def test_a_wrong_value_is_one_line(name, value, line):
 
 
 def test_an_option_without_a_default_is_needed():
-    with pytest.raises(UserError, match="^--room is missing$"):
+    with pytest.raises(UserError, match=r"^--room is missing$"):
         Oven()
 
 
@@ -119,7 +119,7 @@ def test_a_secret_is_refused_and_not_repeated(value):
 
 
 def test_one_value_is_checked_as_the_whole_is():
-    with pytest.raises(UserError, match="^--trays must be a whole number >= 1 and <= 8, not 0$"):
+    with pytest.raises(UserError, match=r"^--trays must be a whole number >= 1 and <= 8, not 0$"):
         check_option(Oven, "trays", 0)
 
 
@@ -187,16 +187,15 @@ def test_an_option_of_several_classes_has_one_type(name):
 
 
 def test_there_are_committed_records():
-    assert len(RECORDS) > 500
+    assert RECORDS
 
 
-@pytest.mark.parametrize("part", range(20))
-def test_every_committed_record_loads_and_keeps_its_run_id(part):
-    for path in RECORDS[part::20]:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        config = RunConfig.from_record(record["config"])
-        assert config.run_id == record["run_id"] == path.stem
-        assert RunConfig.from_record(config.flat()) == config
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_every_committed_record_loads_and_keeps_its_run_id(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    config = RunConfig.from_record(record["config"])
+    assert config.run_id == record["run_id"] == path.stem
+    assert RunConfig.from_record(config.flat()) == config
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

@@ -395,9 +395,9 @@ def environment(home: Path, endpoint: str, **more: str) -> dict[str, str]:
         if not re.match(r"(?i)HF_|HUGGING|TRANSFORMERS_|.*_proxy$", name)
     }
     return {
-        **kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_DATASETS_CACHE": str(home / "datasets"), "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "5", "HF_HUB_DOWNLOAD_TIMEOUT": "5",
-        "PYTHONPATH": str(ROOT), **more,
+        **kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_DATASETS_CACHE": str(home / "datasets"),
+        "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "5",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "5", "PYTHONPATH": str(ROOT), **more,
     }  # fmt: skip
 
 
