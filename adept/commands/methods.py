@@ -1,7 +1,6 @@
-"""Prints every method with its paper reference, its options with defaults, and its trained parameters on a model's true
-shape.
+"""Prints every method: its reference, its options, and how many parameters it trains.
 
-python -m adept methods [--model t5-base] [--json]
+  python -m adept methods [--model t5-base] [--json]
 
 The model is made without weights, so that nothing is downloaded but the config of a model that has no alias.
 """
@@ -20,7 +19,7 @@ from adept.methods.method import Method
 
 
 def main(arguments: list[str]) -> int:
-    """Prints Markdown, or with --json a list of {"method", "reference", "description", "trainable_params", "options"}."""
+    """Prints Markdown, or with --json a list of what describe() gives of each method."""
     parser = OneLineParser(
         prog="python -m adept methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,7 +32,10 @@ def main(arguments: list[str]) -> int:
 
 
 def describe(method: type[Method], model: str) -> dict[str, Any]:
-    """What is known of a method. Options have the values of a run of rte with this model."""
+    """{"method", "reference", "description", "trainable_params", "options"}.
+
+    The options have the values of a run of RTE with this model.
+    """
     options = resolve({"task": "rte", "method": method.name, "model": model}).method_options
     return {
         "method": method.name,

@@ -38,8 +38,9 @@ def main(arguments: list[str]) -> int:
 
 
 def run_task(flags: dict, config_file: str | None) -> bool:
-    """Runs one task, or finds it done, and prints its line. Returns False after a user's mistake, so that a group's
-    other tasks run.
+    """Runs one task unless its record is there, and prints the record's line.
+
+    Returns False after a user's mistake, so that the other tasks of a group run.
     """
     try:
         config = resolve(flags, config_file)

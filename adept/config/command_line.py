@@ -1,4 +1,4 @@
-"""One flag per option. --help lists them in sections: those of every run, then those of the methods and of the tasks."""
+"""One flag per option. --help lists them in sections: every run's, then the methods', then the tasks'."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def add_sections(parser: OneLineParser, kind: str, owners: Mapping[str, type[Opt
 def help_text(fields: Mapping[str, FieldInfo]) -> str:
     """What an option means, with its default: "rank of A B (Eq. 2) [30]".
 
-    fields: {owner: its field}. Owners that say something else, or have another default, are named: "... [100 pt, 60 dept]".
+    fields: {owner: its field}. Where owners differ in meaning or default, they are named: "... [100 pt, 60 dept]".
     """
     descriptions: dict[str, dict[str, Any]] = {}
     for owner, field in fields.items():

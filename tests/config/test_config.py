@@ -344,7 +344,8 @@ def test_train_py_prints_one_line_and_exits_with_2(words, named, data_dir, tmp_p
     words = [data_dir if word == "DATA" else word for word in words]
     done = subprocess.run(
         [sys.executable, "train.py", *words, "--results_dir", str(tmp_path)],
-        cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: .+\n", done.stderr), done.stderr
