@@ -83,8 +83,8 @@ def trained(model_folders, data_dir, tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("trained")
     config = resolve(
-        {"task": "rte", "model": model_folders["t5"], "data_dir": data_dir, "results_dir": str(folder), "device": "cpu", "steps": 2,
-         "batch_size": 4, "max_source_len": 64, "eval_rows": 4, **SIZES["adept"]}
+        {"task": "rte", "model": model_folders["t5"], "data_dir": data_dir, "results_dir": str(folder),
+         "device": "cpu", "steps": 2, "batch_size": 4, "max_source_len": 64, "eval_rows": 4, **SIZES["adept"]}
     )  # fmt: skip
     run(config)
     return folder / "runs" / config.run_id
@@ -153,7 +153,7 @@ def write_task(tmp_path):
 
 @pytest.fixture
 def train_task_file(model_folders, tmp_path, capsys):
-    """train_task_file(task_file, family, **flags) -> (exit code, stdout, stderr) of train.py; what it writes lies in results/."""
+    """train_task_file(task_file, family, **flags) -> (exit code, stdout, stderr) of train.py, which writes results/."""
 
     import train
 

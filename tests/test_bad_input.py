@@ -1,5 +1,8 @@
-"""Bad input of every kind, through the commands as a user gives them: exit code 2, one line that names the thing and
-the remedy, and nothing written. tests/tasks/test_custom_bad_files.py and test_custom_data.py have some hundred more of task files and their data."""
+"""Bad input of every kind, through the commands as a user gives them.
+
+Each ends with exit code 2 and one line that names the thing and the remedy, and nothing is written. Task files and
+their data have a hundred more: tests/tasks/test_custom_bad_files.py and test_custom_data.py.
+"""
 
 from __future__ import annotations
 
@@ -210,8 +213,14 @@ TABLE = {"table.yaml": "title: One run\nfields: {task: rte, model: t5}\ngrid: [{
 LAUGHS = "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 40))
 """Nine aliases of nine aliases ...: a hundred lines that stand for 9 ** 39 values."""
 
+HUNDREDS = ", ".join(f"{key}: {list(range(100))}" for key in ("seed", "steps", "rank", "eval_rows"))
+"""Four axes of a hundred values: a hundred million runs."""
+
 NAN = float("nan")
-TASK_FILE = "name: jokes\nfiles: {train: t.csv, validation: t.csv, test: t.csv}\ntext: [body]\nlabel: funny\nlabels: [dull, funny]\n"
+TASK_FILE = (
+    "name: jokes\nfiles: {train: t.csv, validation: t.csv, test: t.csv}\n"
+    "text: [body]\nlabel: funny\nlabels: [dull, funny]\n"
+)
 
 
 def config_file(content: str | bytes, *named: str) -> Case:
@@ -406,9 +415,7 @@ YAML = {
     "a table of a billion runs": Case(
         "sweep t.yaml",
         ("t.yaml", "100,000,000 runs", "at most 10,000"),
-        {
-            "t.yaml": f"title: t\ngrid: [{{{', '.join(f'{key}: {list(range(100))}' for key in ('seed', 'steps', 'rank', 'eval_rows'))}}}]"
-        },
+        {"t.yaml": f"title: t\ngrid: [{{{HUNDREDS}}}]"},
     ),
     "a table without a grid": Case("report t.yaml", ("t.yaml: 'grid' is missing",), {"t.yaml": "title: t"}),
     "a flag that no run of a table uses": Case(

@@ -1,7 +1,7 @@
 """Every reader of files, given files that nobody wrote: each ends in a normal result or in a UserError, never in
 another exception, never in a hang.
 
-python -m pytest tests/test_fuzz.py --fuzz_seconds 600 -s      ten minutes over all readers; -s shows how many files each one got
+python -m pytest tests/test_fuzz.py --fuzz_seconds 600 -s      ten minutes over all readers; -s shows their numbers
 
 Inputs are valid files with bytes flipped, cut, doubled or put in (`mutated`), and values of all kinds where a file has
 its own (`rearranged`). Hypothesis draws them, the same ones in the same order every time, and reduces what fails to the
@@ -249,7 +249,7 @@ def run_record(world: Path) -> Reader:
 
 
 def log(world: Path) -> Reader:
-    """metrics.jsonl of a run that goes on, as early stopping reads it: whatever cannot be read counts as not written."""
+    """metrics.jsonl of a run that goes on, as early stopping reads it: what cannot be read counts as not written."""
     path = run_folder("results", "rival") / "metrics.jsonl"
     path.parent.mkdir(parents=True)
     entries = [
@@ -323,9 +323,9 @@ def training_state(world: Path) -> Reader:
         except Exception:
             return file
 
-    inputs = mutated(content) | rearranged(header).map(resealed) | rearranged(stored).map(sealed) | rearranged(stored["state"]).map(
-        lambda state: sealed({**stored, "state": state})
-    )  # fmt: skip
+    headers, texts = rearranged(header).map(resealed), rearranged(stored).map(sealed)
+    states = rearranged(stored["state"]).map(lambda state: sealed({**stored, "state": state}))
+    inputs = mutated(content) | headers | texts | states
     return Reader(path, inputs, checkpoints.load)
 
 
@@ -374,7 +374,11 @@ def yaml_layer(world: Path) -> Reader:
 TABLE = {
     "title": "Small", "note": "n", "fields": {"task": "rte", "model": "t5"}, "rows": "method",
     "columns": ["task", "quantity"],
-    "grid": [{"method": "pt", "prompt_len": [5, 9]}, {"name": "a", "cases": [{"prompt_len": 5, "bottleneck": 3}]}, {"from": "a"}],
+    "grid": [
+        {"method": "pt", "prompt_len": [5, 9]},
+        {"name": "a", "cases": [{"prompt_len": 5, "bottleneck": 3}]},
+        {"from": "a"},
+    ],
     "seeds": [42, 43], "quantities": ["score", "trained parameters"], "means": {"mean": ["rte"]},
     "labels": {"pt": "PT"},
 }  # fmt: skip
@@ -453,7 +457,7 @@ def alarm(seconds: float) -> Iterator[None]:
 
 
 def fuzz(reader: Reader, seconds: float) -> Counter:
-    """{"read", "refused": number of files}. Raises whatever a reader raises but UserError, with the file that made it."""
+    """{"read", "refused": number of files}. Raises what a reader raises beside UserError, with the file that made it."""
     counts: Counter = Counter()
     end = time.monotonic() + seconds
 

@@ -16,10 +16,24 @@ from adept.models.loading import load_model
 from adept.runs.adapter import read_weights
 
 SOURCES = sorted([*(ROOT / "adept").rglob("*.py"), ROOT / "train.py"])
-TINY = (
-    "--model t5 --data_dir data --results_dir results --device cpu "
-    "--steps 2 --batch_size 4 --max_source_len 64 --eval_rows 4"
-).split()
+TINY = [
+    "--model",
+    "t5",
+    "--data_dir",
+    "data",
+    "--results_dir",
+    "results",
+    "--device",
+    "cpu",
+    "--steps",
+    "2",
+    "--batch_size",
+    "4",
+    "--max_source_len",
+    "64",
+    "--eval_rows",
+    "4",
+]
 
 
 # Whose code runs ------------------------------------------------------------------------------------------------------

@@ -151,8 +151,8 @@ class TaskFile(FileContent):
         if self.files and set(self.files) != set(self.split_names):
             raise line_error(
                 f"'files' has {', '.join(map(str, self.files))}, but split '{self.split}' reads "
-                f"{', '.join(self.split_names)} (halve_validation reads train, validation; carve_1000 reads train, test; "
-                "'splits' gives other names)"
+                f"{', '.join(self.split_names)} (halve_validation reads train, validation; carve_1000 reads train, "
+                "test; 'splits' gives other names)"
             )
 
     def _check_metrics(self) -> None:

@@ -26,12 +26,18 @@ class Gold:
 LADDER = "sentence: The ladder did not fit into the shed because the _ was too long. option0: ladder"
 # the last <br> is a blank
 GARDEN = "Sent 1: Anna planted beans in May. Sent 2: Her brother Tom watered them every evening. "
-FERRY = "The ferry Aurora reached Port Ellen on Monday. Captain Ida Berg thanked her crew. Aurora arrives a day early. Ida Berg thanks the crew"
+FERRY = (
+    "The ferry Aurora reached Port Ellen on Monday. Captain Ida Berg thanked her crew. Aurora arrives a day early. "
+    "Ida Berg thanks the crew"
+)
 CUP = '"We won," said Omar Haddad of Luton. "At last!" Luton beat Derby. Will Haddad stay? The final is on Sunday'
 CUP_1 = (
     f"record query: For @placeholder it was the first cup. entities: Omar Haddad, Haddad, Luton, Derby passage: {CUP}"
 )
-CUP_2 = f"record query: The fans of @placeholder sang. entities: Omar Haddad, Luton, Luton Town, the Hatters, Derby passage: {CUP}"
+CUP_2 = (
+    "record query: The fans of @placeholder sang. "
+    f"entities: Omar Haddad, Luton, Luton Town, the Hatters, Derby passage: {CUP}"
+)
 TOWN = ("Luton", "Luton Town", "the Hatters")
 DOUBLE = (
     "\n\ndef double_all(values):\n"
@@ -44,7 +50,10 @@ EVEN = (
     '    >>> count_even([1, 2, 4])\n    2\n    >>> count_even([])\n    0\n    >>> count_even([7])\n    0\n    """\n'
 )
 CHECK = "\n\nMETADATA = {}\n\n\ndef check(candidate):\n"
-DOUBLE_TEST = f"{CHECK}    assert candidate([1, 2]) == [2, 4]\n    assert candidate([]) == []\n    assert candidate([-3]) == [-6]\n\n"
+DOUBLE_TEST = (
+    f"{CHECK}    assert candidate([1, 2]) == [2, 4]\n"
+    "    assert candidate([]) == []\n    assert candidate([-3]) == [-6]\n\n"
+)
 EVEN_TEST = (
     f"{CHECK}    assert candidate([1, 2, 4]) == 2\n    assert candidate([]) == 0\n    assert candidate([7]) == 0\n\n"
 )
@@ -87,7 +96,8 @@ GOLDEN: dict[str, list[Gold]] = {
     ],
     "mrpc": [
         Gold(
-            "sentence1: The council approved the plan on Monday . sentence2: On Monday , the plan was approved by the council .",
+            "sentence1: The council approved the plan on Monday . "
+            "sentence2: On Monday , the plan was approved by the council .",
             "1",
         ),
         Gold("sentence1: Shares rose 3 % in early trading . sentence2: Shares fell 3 % in early trading .", "0"),
@@ -118,7 +128,8 @@ GOLDEN: dict[str, list[Gold]] = {
     ],
     "boolq": [
         Gold(
-            "question: is the moon smaller than the earth passage: The Moon's diameter is about a quarter of the Earth's.",
+            "question: is the moon smaller than the earth "
+            "passage: The Moon's diameter is about a quarter of the Earth's.",
             "1",
         ),
         Gold("question: can penguins fly passage: Penguins are flightless seabirds that swim well.", "0"),
@@ -141,7 +152,8 @@ GOLDEN: dict[str, list[Gold]] = {
     ],
     "record": [
         Gold(
-            f"record query: People cheered when @placeholder left the ship. entities: Aurora, Port Ellen, Ida Berg passage: {FERRY}",
+            "record query: People cheered when @placeholder left the ship. "
+            f"entities: Aurora, Port Ellen, Ida Berg passage: {FERRY}",
             "Ida Berg",
             group="0-0",
             official={"group": ""},
@@ -192,7 +204,8 @@ GOLDEN: dict[str, list[Gold]] = {
     ],
     "newsqa": [
         Gold(
-            "question: When did the ferry return ? context: ( Port News ) - - The ferry returned at 9 : 30 a . m . on Monday .",
+            "question: When did the ferry return ? "
+            "context: ( Port News ) - - The ferry returned at 9 : 30 a . m . on Monday .",
             "9 : 30 a . m . on Monday",
             ("9 : 30 a . m . on Monday", "Monday"),
             official={"references": ()},
@@ -208,7 +221,8 @@ GOLDEN: dict[str, list[Gold]] = {
             "sentence: Nora carried the bags for Pia because _ had hurt her arm. option0: Nora option1: Pia",
             "1",
             official={
-                "source": "sentence: Nora carried the bags for Pia because _ had hurt her arm. option0: Nora option1: Nora"
+                "source": "sentence: Nora carried the bags for Pia because _ had hurt her arm. "
+                "option0: Nora option1: Nora"
             },
         ),
     ],
