@@ -457,7 +457,7 @@ def alarm(seconds: float) -> Iterator[None]:
 
 
 def fuzz(reader: Reader, seconds: float) -> Counter:
-    """{"read", "refused": number of files}. Raises what a reader raises beside UserError, with the file that made it."""
+    """{"read", "refused": number of files}. Raises what a reader raises beside UserError, with its file."""
     counts: Counter = Counter()
     end = time.monotonic() + seconds
 
