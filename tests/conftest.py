@@ -65,8 +65,9 @@ def make_config(model_folders, data_dir, tmp_path):
 
     def make(family: str = "t5", method: str = "adept", **fields):
         common = {
-            "task": "rte", "method": method, "model": model_folders[family], "data_dir": data_dir, "results_dir": str(tmp_path / "results"),
-            "device": "cpu", "steps": 4, "eval_every": 2, "batch_size": 4, "max_source_len": 64, "log_every": 2,
+            "task": "rte", "method": method, "model": model_folders[family], "data_dir": data_dir,
+            "results_dir": str(tmp_path / "results"), "device": "cpu", "steps": 4, "eval_every": 2, "batch_size": 4,
+            "max_source_len": 64, "log_every": 2,
         }  # fmt: skip
         if method == "zero_shot":
             del common["steps"]  # nothing is trained
@@ -82,8 +83,8 @@ def trained(model_folders, data_dir, tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("trained")
     config = resolve(
-        {"task": "rte", "model": model_folders["t5"], "data_dir": data_dir, "results_dir": str(folder), "device": "cpu", "steps": 2,
-         "batch_size": 4, "max_source_len": 64, "eval_rows": 4, **SIZES["adept"]}
+        {"task": "rte", "model": model_folders["t5"], "data_dir": data_dir, "results_dir": str(folder),
+         "device": "cpu", "steps": 2, "batch_size": 4, "max_source_len": 64, "eval_rows": 4, **SIZES["adept"]}
     )  # fmt: skip
     run(config)
     return folder / "runs" / config.run_id
@@ -158,7 +159,7 @@ def write_task(tmp_path):
 
 @pytest.fixture
 def train_task_file(model_folders, tmp_path, capsys):
-    """train_task_file(task_file, family, **flags) -> (exit code, stdout, stderr) of train.py; what it writes lies in results/."""
+    """train_task_file(task_file, family, **flags) -> (exit code, stdout, stderr) of train.py, which writes results/."""
 
     import train
 

@@ -1,7 +1,7 @@
 """Every reader of files, given files that nobody wrote: each ends in a normal result or in a UserError, never in
 another exception, never in a hang.
 
-python -m pytest tests/test_fuzz.py --fuzz_seconds 600 -s      ten minutes over all readers; -s shows how many files each one got
+python -m pytest tests/test_fuzz.py --fuzz_seconds 600 -s      ten minutes over all readers; -s shows their numbers
 
 Inputs are valid files with bytes flipped, cut, doubled or put in (`mutated`), and values of all kinds where a file has
 its own (`rearranged`). Hypothesis draws them, the same ones in the same order every time, and reduces what fails to the
@@ -60,11 +60,12 @@ LONGEST = 10
 # Inputs ---------------------------------------------------------------------------------------------------------------
 
 PIECES = [
-    b"\0", b"\xff" * 8, b"\n", b"\r", b"\t", b" ", b"{", b"}", b"[", b"]", b'"', b"'", b",", b":", b": ", b"- ", b"|", b"#", b"&a ", b"*a",
-    b"!!int ", b"!!bool ", b"!!float ", b"!!timestamp ", b"!!binary ", b"!!set ", b"!!omap ", b"!!python/object:os.system ", b"<<: ", b"? ",
-    b"%YAML 9.9", b"---", b"...", b"@", b"null", b"NaN", b"Infinity", b"-1", b"0x" + b"f" * 40, b"1e999", b"9" * 30, b"9" * 5000, b"1:2:3",
-    b"2024-02-30", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"\xc3", b"\xef\xbb\xbf", "é".encode(), b"[" * 2000, b"F8_E4M3", b"BF16",
-    b"I64", b"BOOL", b"C64", b"PAR1", b"../../x", b"hub:",
+    b"\0", b"\xff" * 8, b"\n", b"\r", b"\t", b" ", b"{", b"}", b"[", b"]", b'"', b"'", b",", b":", b": ", b"- ", b"|",
+    b"#", b"&a ", b"*a", b"!!int ", b"!!bool ", b"!!float ", b"!!timestamp ", b"!!binary ", b"!!set ", b"!!omap ",
+    b"!!python/object:os.system ", b"<<: ", b"? ", b"%YAML 9.9", b"---", b"...", b"@", b"null", b"NaN", b"Infinity",
+    b"-1", b"0x" + b"f" * 40, b"1e999", b"9" * 30, b"9" * 5000, b"1:2:3", b"2024-02-30", b"\xed\xa0\x80", b"\\ud800",
+    b"\\u0000", b"\xc3", b"\xef\xbb\xbf", "é".encode(), b"[" * 2000, b"F8_E4M3", b"BF16", b"I64", b"BOOL", b"C64",
+    b"PAR1", b"../../x", b"hub:",
 ]  # fmt: skip
 """What means something to some reader."""
 
@@ -248,7 +249,7 @@ def run_record(world: Path) -> Reader:
 
 
 def log(world: Path) -> Reader:
-    """metrics.jsonl of a run that goes on, as early stopping reads it: whatever cannot be read counts as not written."""
+    """metrics.jsonl of a run that goes on, as early stopping reads it: what cannot be read counts as not written."""
     path = run_folder("results", "rival") / "metrics.jsonl"
     path.parent.mkdir(parents=True)
     entries = [
@@ -322,16 +323,17 @@ def training_state(world: Path) -> Reader:
         except Exception:
             return file
 
-    inputs = mutated(content) | rearranged(header).map(resealed) | rearranged(stored).map(sealed) | rearranged(stored["state"]).map(
-        lambda state: sealed({**stored, "state": state})
-    )  # fmt: skip
+    headers, texts = rearranged(header).map(resealed), rearranged(stored).map(sealed)
+    states = rearranged(stored["state"]).map(lambda state: sealed({**stored, "state": state}))
+    inputs = mutated(content) | headers | texts | states
     return Reader(path, inputs, checkpoints.load)
 
 
 TASK = {
-    "name": "jokes", "files": {"train": "t.csv", "validation": "t.csv", "test": "t.csv"}, "text": ["title", {"joke": "body"}],
-    "label": "funny", "labels": {"dull": 0, "funny": 1}, "metrics": ["accuracy", "f1"], "report": "f1", "max_source_len": 64, "cue": "so:",
-    "split": "native", "splits": ["train", "validation", "test"],
+    "name": "jokes", "files": {"train": "t.csv", "validation": "t.csv", "test": "t.csv"},
+    "text": ["title", {"joke": "body"}], "label": "funny", "labels": {"dull": 0, "funny": 1},
+    "metrics": ["accuracy", "f1"], "report": "f1", "max_source_len": 64, "cue": "so:", "split": "native",
+    "splits": ["train", "validation", "test"],
 }  # fmt: skip
 JOKES = 'title,body,funny\nT,knock knock,0\nT,"who\'s\nthere",1\nT,é,1\n'
 
@@ -356,8 +358,9 @@ def csv_file(world: Path) -> Reader:
 
 
 LAYER = {
-    "seed": 7, "batch_size": 16, "prompt_lr": "1e-1", "precision": "bf16", "group_by_length": False, "few_shot": None, "data_dir": "data",
-    "@adept": {"bottleneck": 8, "prompt_len": 20}, "@glue": {"eval_every": 5}, "@dept @mrqa": {"rank": 24}, "wandb_group": "mine",
+    "seed": 7, "batch_size": 16, "prompt_lr": "1e-1", "precision": "bf16", "group_by_length": False, "few_shot": None,
+    "data_dir": "data", "@adept": {"bottleneck": 8, "prompt_len": 20}, "@glue": {"eval_every": 5},
+    "@dept @mrqa": {"rank": 24}, "wandb_group": "mine",
 }  # fmt: skip
 
 
@@ -369,9 +372,15 @@ def yaml_layer(world: Path) -> Reader:
 
 
 TABLE = {
-    "title": "Small", "note": "n", "fields": {"task": "rte", "model": "t5"}, "rows": "method", "columns": ["task", "quantity"],
-    "grid": [{"method": "pt", "prompt_len": [5, 9]}, {"name": "a", "cases": [{"prompt_len": 5, "bottleneck": 3}]}, {"from": "a"}],
-    "seeds": [42, 43], "quantities": ["score", "trained parameters"], "means": {"mean": ["rte"]}, "labels": {"pt": "PT"},
+    "title": "Small", "note": "n", "fields": {"task": "rte", "model": "t5"}, "rows": "method",
+    "columns": ["task", "quantity"],
+    "grid": [
+        {"method": "pt", "prompt_len": [5, 9]},
+        {"name": "a", "cases": [{"prompt_len": 5, "bottleneck": 3}]},
+        {"from": "a"},
+    ],
+    "seeds": [42, 43], "quantities": ["score", "trained parameters"], "means": {"mean": ["rte"]},
+    "labels": {"pt": "PT"},
 }  # fmt: skip
 
 
@@ -448,7 +457,7 @@ def alarm(seconds: float) -> Iterator[None]:
 
 
 def fuzz(reader: Reader, seconds: float) -> Counter:
-    """{"read", "refused": number of files}. Raises whatever a reader raises but UserError, with the file that made it."""
+    """{"read", "refused": number of files}. Raises what a reader raises beside UserError, with its file."""
     counts: Counter = Counter()
     end = time.monotonic() + seconds
 

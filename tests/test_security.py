@@ -12,13 +12,28 @@ from conftest import ROOT, SIZES
 import train
 from adept.base.errors import UserError
 from adept.commands.main import main
-from adept.config.layers import resolve
 from adept.models.loading import load_model
 from adept.runs.adapter import read_weights
 
 SOURCES = sorted([*(ROOT / "adept").rglob("*.py"), ROOT / "train.py"])
-FLAGS = "--model t5 --data_dir data --results_dir results --device cpu --steps 2 --batch_size 4 --max_source_len 64 --eval_rows 4"
-TINY = FLAGS.split()
+TINY = [
+    "--model",
+    "t5",
+    "--data_dir",
+    "data",
+    "--results_dir",
+    "results",
+    "--device",
+    "cpu",
+    "--steps",
+    "2",
+    "--batch_size",
+    "4",
+    "--max_source_len",
+    "64",
+    "--eval_rows",
+    "4",
+]
 
 
 # Whose code runs ------------------------------------------------------------------------------------------------------

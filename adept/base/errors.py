@@ -44,7 +44,8 @@ def first_line(error: BaseException, limit: int = 160) -> str:
 
 
 def error_text(error: UserError | OSError) -> str:
-    """The line that a command prints before it exits with 2, for a user's mistake or for what the machine refuses (a
-    full disk).
+    """The line that a command prints before it exits with 2.
+
+    error: a user's mistake, or what the machine refuses (a full disk).
     """
     return str(error if isinstance(error, UserError) else UserError(first_line(error)))

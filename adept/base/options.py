@@ -25,16 +25,16 @@ from pydantic_core import PydanticCustomError, PydanticUndefined
 from adept.base.errors import SECRET, UserError
 
 LARGEST = 2**31 - 1
-"""Of all whole numbers: what torch's generators (which are seeded with 100,003 times the seed) and tokenizers can
-count.
+"""The largest whole number of any option.
+
+torch's generators, which are seeded with 100,003 times the seed, and tokenizers can count so far.
 """
 
 MOST_TOKENS = 1_000_000
-"""Beyond any model's context, and little enough to be counted in memory."""
+"""The largest number of tokens of any option: beyond every model's context, and few enough for the memory."""
 
 WIDEST = 16_384
-"""Of prompts and of the methods' own layers: beyond every model's width, and little enough to be made on any machine.
-"""
+"""The largest prompt, rank or bottleneck: beyond every model's width, and small enough to be made on any machine."""
 
 NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -46,9 +46,7 @@ def option(default: Any = ..., description: str = "", *, place: bool = False, **
 
 @dataclass(frozen=True)
 class OptionType:
-    """What an option's annotation says: the type of its values, whether None is one of them, and its choices, if it has
-    any.
-    """
+    """What an option's annotation says: the type of its values, whether one of them is None, and its choices."""
 
     kind: type
     optional: bool
@@ -68,9 +66,7 @@ def option_type(annotation: Any) -> OptionType:
 
 
 def limits(field: FieldInfo) -> tuple[float | None, float | None]:
-    """(lowest, highest) value of a field, None where it has no such limit. Whole numbers without a highest end at
-    LARGEST.
-    """
+    """(lowest, highest) value of a field, None where it has no such limit. Whole numbers end at LARGEST."""
     low = next((entry.ge for entry in field.metadata if hasattr(entry, "ge")), None)
     high = next((entry.le for entry in field.metadata if hasattr(entry, "le")), None)
     return low, LARGEST if high is None and option_type(field.annotation).kind is int else high
@@ -88,8 +84,7 @@ def describe_values(field: FieldInfo) -> str:
 
 
 def from_text(kind: type, value: Any) -> Any:
-    """The value as `kind` where it is a text, or a number of another type, that says the same; else the value as it
-    came.
+    """The value as `kind`, where it is a text or another kind of number that says the same; else the value unchanged.
 
     YAML 1.1 reads 1e-3 as a string, and a command line reads everything as one.
     """
@@ -155,8 +150,9 @@ def default_of(field: FieldInfo) -> Any:
 
 
 def check_text(name: str, value: str) -> None:
-    """Raises PydanticCustomError for a text that is empty, that would reach terminals as control characters, or that
-    holds a secret.
+    """Refuses an empty text, control characters (they would reach terminals) and secrets (they would be recorded).
+
+    Raises ValueError for the first, PydanticCustomError with the whole line for the others.
     """
     if value == "":
         raise ValueError("empty")

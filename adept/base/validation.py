@@ -1,5 +1,6 @@
-"""Files that a user or another program wrote, read by pydantic; a mistake in them is one line that names the file and
-the key.
+"""Files that a user or another program wrote, read by pydantic.
+
+A mistake in one of them is one line that names the file and the key.
 """
 
 from __future__ import annotations

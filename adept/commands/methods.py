@@ -1,6 +1,6 @@
-"""Prints every method with its reference, its options and the number of parameters that it trains on a model.
+"""Prints every method: its reference, its options, and how many parameters it trains.
 
-python -m adept methods [--model t5-base] [--json]
+  python -m adept methods [--model t5-base] [--json]
 
 The model is made without weights. Nothing is downloaded but the config of a model that has no alias.
 """
@@ -19,7 +19,7 @@ from adept.methods.method import Method
 
 
 def main(arguments: list[str]) -> int:
-    """Prints Markdown, or with --json a list of what describe() returns."""
+    """Prints Markdown, or with --json a list of what describe() gives of each method."""
     parser = OneLineParser(
         prog="python -m adept methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -32,9 +32,9 @@ def main(arguments: list[str]) -> int:
 
 
 def describe(method: type[Method], model: str) -> dict[str, Any]:
-    """{"method", "reference", "description", "trainable_params", "options"} of a method.
+    """{"method", "reference", "description", "trainable_params", "options"}.
 
-    The options have the values of a run of rte with this model.
+    The options have the values of a run of RTE with this model.
     """
     options = resolve({"task": "rte", "method": method.name, "model": model}).method_options
     return {

@@ -19,9 +19,8 @@ def table_parser(command: str, description: str, arguments: Iterable[str]) -> On
 
     command: its name. arguments: the command line, which chooses what --help lists.
     """
-    parser = command_line(description, config_file=False, arguments=arguments)
-    parser.prog = f"python -m adept {command}"
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    prog = f"python -m adept {command}"
+    parser = command_line(description, prog=prog, config_file=False, arguments=arguments)
     parser.add_argument("table", type=Path, nargs="?", default=None, help="configs/<table>.yaml")
     parser.add_argument(
         "--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)"

@@ -8,7 +8,6 @@ python train.py --task movie_reviews --model smollm2-135m --method adept --promp
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from adept.base import distributed
@@ -26,9 +25,7 @@ from adept.tasks import task_names
 def main(arguments: list[str]) -> int:
     """Runs the task, or each task of the group, that the command line names."""
     distributed.initialize()
-    parser = command_line(__doc__, arguments=arguments)
-    parser.prog, parser.formatter_class = "train.py", argparse.RawDescriptionHelpFormatter
-    flags, rest = parse(parser, arguments)
+    flags, rest = parse(command_line(__doc__, prog="python train.py", arguments=arguments), arguments)
     file = getattr(rest, "config", None)
     name = flags.get("task") or (read_yaml(Path(file)).get("task") if file else None)
     if not str(name).startswith("@"):
@@ -41,9 +38,9 @@ def main(arguments: list[str]) -> int:
 
 
 def run_task(flags: dict, config_file: str | None) -> bool:
-    """Runs one task, or finds it done, and prints its line.
+    """Runs one task unless its record is there, and prints the record's line.
 
-    Prints a user's mistake and returns False, so that the other tasks of a group run.
+    Returns False after a user's mistake, so that the other tasks of a group run.
     """
     try:
         config = resolve(flags, config_file)

@@ -1,9 +1,9 @@
-"""One flag per option, with --help in groups: what every run has, then each method's and each task's own."""
+"""One flag per option. --help lists them in sections: every run's, then the methods', then the tasks'."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from pydantic.fields import FieldInfo
@@ -15,27 +15,50 @@ from adept.methods import METHODS
 from adept.tasks import ROWS
 
 SECTIONS = {
-    "task": "what is run",
-    "steps": "optimisation (Appendix E)",
-    "max_source_len": "data and evaluation",
-    "data_dir": "places and devices (no part of the run's id)",
+    "task": "What is run",
+    "steps": "Optimisation (Appendix E)",
+    "max_source_len": "Data and evaluation",
+    "data_dir": "Places, devices and logs (no part of the run's id)",
 }
-"""Headings of RunConfig's own options, by the first option below each."""
+"""Headings of RunConfig's own options, each with the first option below it."""
+
+FOOTER = """
+A value in brackets is the default, which configs/base.yaml, the protocol's file and --config FILE may change; "none"
+stands for no value. With --method NAME or --task NAME, --help lists only what that method or task has."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help whose usage line shows one flag for all options of runs."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30)
+
+    def add_usage(self, usage, actions, groups, prefix=None):
+        any_option = argparse.Action(["--OPTION"], dest="", metavar="VALUE ...")
+        others = [action for action in actions if action.dest not in OPTIONS]
+        flags = [action for action in others if action.option_strings]
+        words = [action for action in others if not action.option_strings]
+        super().add_usage(usage, [*words, *flags, any_option], groups, prefix)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse whose errors are one line and exit code 2."""
+    """argparse that raises a UserError for a wrong command line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
 
 
-def command_line(description: str, *, config_file: bool = True, arguments: Iterable[str] = ()) -> OneLineParser:
+def command_line(
+    description: str, *, prog: str | None = None, config_file: bool = True, arguments: Iterable[str] = ()
+) -> OneLineParser:
     """A parser with one flag per option of any run, and --config unless the command has a table file.
 
-    arguments: the command line; with "--help" beside a --method or a --task, only what these have is listed.
+    arguments: the command line. With a --method or a --task in it, --help lists the options of that one alone.
     """
-    parser = OneLineParser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser = OneLineParser(
+        prog=prog, description=description, epilog=FOOTER, formatter_class=HelpFormatter,
+        allow_abbrev=False, argument_default=argparse.SUPPRESS,
+    )  # fmt: skip
     if config_file:
         parser.add_argument(
             "--config", metavar="FILE", help="YAML file of options, above the protocol and below the flags"
@@ -44,15 +67,15 @@ def command_line(description: str, *, config_file: bool = True, arguments: Itera
     for name, field in RunConfig.own_options().items():
         if name in SECTIONS:
             group = parser.add_argument_group(SECTIONS[name])
-        add_flag(group, name, field, shown_default(default_of(field)))
+        add_flag(group, name, field, help_text({"": field}))
     words = list(arguments)
-    add_groups(parser, "method", {name: method for name, method in METHODS.items()}, value_after("--method", words))
-    add_groups(parser, "task", {task.name: type(task.options) for task in ROWS}, value_after("--task", words))
+    add_sections(parser, "method", METHODS, value_after("--method", words))
+    add_sections(parser, "task", {task.name: type(task.options) for task in ROWS}, value_after("--task", words))
     return parser
 
 
 def value_after(flag: str, words: list[str]) -> str | None:
-    """The value of a flag on a command line, None where it is not there."""
+    """The value of a flag on a command line, None where the flag is not there."""
     for i, word in enumerate(words):
         if word == flag and i + 1 < len(words):
             return words[i + 1]
@@ -61,73 +84,83 @@ def value_after(flag: str, words: list[str]) -> str | None:
     return None
 
 
-def add_groups(parser: OneLineParser, kind: str, owners: dict[str, type[Options]], chosen: str | None) -> None:
-    """A flag for every option of the owners: those that the same owners have stand in one group.
+def add_sections(parser: OneLineParser, kind: str, owners: Mapping[str, type[Options]], chosen: str | None) -> None:
+    """Adds the flags of all owners' options, in one section for each set of owners that share options.
 
-    chosen: --help lists the options of this owner alone; the others are accepted all the same, so that an error can say
-    whose they are.
+    owners: {name of a method or task: the class of its options}. chosen: --help lists the options of this owner alone,
+    in one section. The parser takes all others too, so that an error can say whose they are.
     """
-    names: dict[str, list[str]] = {}
-    for owner, options in owners.items():
-        for name in options.own_options():
-            names.setdefault(name, []).append(owner)
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name, owned_by in names.items():
-        groups.setdefault(tuple(owned_by), []).append(name)
-    for owned_by, members in groups.items():
-        group = parser.add_argument_group(f"{kind}{'s' if len(owned_by) > 1 else ''} {', '.join(owned_by)}")
-        for name in members:
-            fields = {owner: owners[owner].own_options()[name] for owner in owned_by}
-            listed = chosen not in owners or chosen in owned_by
-            if chosen in fields:
-                fields = {chosen: fields[chosen]}
-            add_flag(group, name, next(iter(fields.values())), differing_defaults(fields), listed=listed)
+    if chosen not in owners:
+        chosen = None
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for name in dict.fromkeys(name for options in owners.values() for name in options.own_options()):
+        shared.setdefault(tuple(key for key, options in owners.items() if name in options.own_options()), []).append(
+            name
+        )
+    groups: dict[str, Any] = {}
+    for names in sorted(shared, key=len, reverse=True):  # what many share stands first
+        title = ", ".join(names) if chosen is None else chosen
+        if title not in groups:
+            groups[title] = parser.add_argument_group(f"{kind.title()}{'s' if ',' in title else ''} {title}")
+        for name in shared[names]:
+            fields = {owner: owners[owner].own_options()[name] for owner in names}
+            field = fields.get(chosen, fields[names[0]])
+            text = help_text(fields) if chosen is None else help_text({chosen: field})
+            add_flag(groups[title], name, field, text if chosen is None or chosen in names else argparse.SUPPRESS)
 
 
-def differing_defaults(fields: dict[str, FieldInfo]) -> str:
-    """ " [60]", or " [100 pt, 60 dept]" where the owners' defaults differ."""
-    defaults = {owner: default_of(field) for owner, field in fields.items()}
-    if len(set(defaults.values())) == 1:
-        return shown_default(next(iter(defaults.values())))
-    return f" [{', '.join(f'{value} {owner}' for owner, value in defaults.items())}]"
+def help_text(fields: Mapping[str, FieldInfo]) -> str:
+    """What an option means, with its default: "rank of A B (Eq. 2) [30]".
+
+    fields: {owner: its field}. Where owners differ in meaning or default, they are named: "... [100 pt, 60 dept]".
+    """
+    descriptions: dict[str, dict[str, Any]] = {}
+    for owner, field in fields.items():
+        descriptions.setdefault(field.description, {})[owner] = default_of(field)
+    parts = []
+    for description, defaults in descriptions.items():
+        prefix = f"{', '.join(defaults)}: " if len(descriptions) > 1 else ""
+        parts.append(f"{prefix}{description}{shown_defaults(defaults)}")
+    return "; ".join(parts)
 
 
-def shown_default(value: Any) -> str:
+def shown_defaults(defaults: Mapping[str, Any]) -> str:
+    """ " [60]", or " [100 pt, 60 dept]" where the owners' defaults differ; nothing where there is no default."""
+    shown = {owner: str(value).lower() if isinstance(value, bool) else value for owner, value in defaults.items()}
+    if len(set(shown.values())) > 1:
+        return f" [{', '.join(f'{value} {owner}' for owner, value in shown.items())}]"
+    value = next(iter(shown.values()))
     return "" if value is None else f" [{value}]"
 
 
-def add_flag(group: Any, name: str, field: FieldInfo, default: str, *, listed: bool = True) -> None:
+def add_flag(group: Any, name: str, field: FieldInfo, text: str) -> None:
+    """Adds --name to a section of the parser. A flag that is true or false may stand alone: --fold is --fold true."""
     value_type = option_type(field.annotation)
-    alone = {"nargs": "?", "const": "true"} if value_type.kind is bool else {}  # --flag means --flag true
+    alone = {"nargs": "?", "const": "true"} if value_type.kind is bool else {}
     metavar = "{" + ",".join(map(str, value_type.choices)) + "}" if value_type.choices else value_type.kind.__name__
-    text = (field.description + default).replace("%", "%%") if listed else argparse.SUPPRESS
-    group.add_argument(f"--{name}", metavar=metavar, help=text, **alone)
+    shown = text if text is argparse.SUPPRESS else text.replace("%", "%%")
+    group.add_argument(f"--{name}", metavar=metavar, help=shown, **alone)
 
 
 def parse(parser: OneLineParser, arguments: list[str]) -> tuple[dict[str, Any], argparse.Namespace]:
-    """(options of runs that were given, everything else). "none" stands for no value.
+    """(the options of runs that were given, everything else). "none" stands for no value.
 
-    Raises UserError for an unknown flag, naming the nearest.
+    Raises UserError for an unknown flag, naming the nearest one.
     """
     namespace, unknown = parser.parse_known_args(arguments)
     for word in unknown:
-        if word.startswith("--"):
-            flags = [
-                name.removeprefix("--")
-                for action in parser._actions
-                for name in action.option_strings
-                if name.startswith("--")
-            ]
-            raise UserError(
-                f"unknown flag {word.split('=')[0]}; {nearest(word.split('=')[0].removeprefix('--'), flags)}"
-            )
-        raise UserError(f"unexpected word '{word}': flags look like --task rte")
-    flags = {name: empty_as_none(name, value) for name, value in vars(namespace).items() if name in OPTIONS}
-    rest = argparse.Namespace(**{name: value for name, value in vars(namespace).items() if name not in OPTIONS})
-    return flags, rest
+        if not word.startswith("--"):
+            raise UserError(f"unexpected word '{word}': flags look like --task rte")
+        flag = word.split("=")[0]
+        known = [name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")]
+        raise UserError(f"unknown flag {flag}; {nearest(flag.removeprefix('--'), known)}")
+    given = vars(namespace)
+    flags = {name: empty_as_none(name, value) for name, value in given.items() if name in OPTIONS}
+    return flags, argparse.Namespace(**{name: value for name, value in given.items() if name not in OPTIONS})
 
 
 def empty_as_none(name: str, value: str) -> str | None:
+    """None for the word "none", where the option can be without a value."""
     own = RunConfig.own_options()
     can_be_none = name not in own or option_type(own[name].annotation).optional
     return None if value.lower() == "none" and can_be_none else value

@@ -85,7 +85,8 @@ def chosen_task(chosen: Mapping[str, Any]) -> Task:
         task = read_task(Path(check_option(RunConfig, "task_file", file)))
         if task.name in known_tags():  # configs/ would take it for what bears that name
             raise UserError(
-                f"task file {file}: 'name' is '{task.name}', which is a task, task group, method or model already; choose another"
+                f"task file {file}: 'name' is '{task.name}', which is a task, task group, method or model already; "
+                "choose another"
             )
         if chosen["task"] not in (None, task.name):
             name = check_option(RunConfig, "task", chosen["task"])

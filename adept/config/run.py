@@ -1,6 +1,6 @@
-"""RunConfig: every decision of a run in one frozen object. Flags, YAML keys, the record's "config" and the run id are
-made from it.
+"""RunConfig: every decision of a run in one frozen object.
 
+Flags, YAML keys, the record's "config" and the run id are made from it.
 Its own options are those of every run. Those of the method and of the task are declared by the method's and the task's
 classes; a RunConfig holds one object of each, and answers for their options as for its own.
 """
@@ -141,12 +141,14 @@ class RunConfig(Options):
     )
     checkpoint_activations: bool = option(
         False,
-        "keep each block's input alone and run the block again in the backward pass: less memory, more time, same results",
+        "keep only each block's input and run the block again in the backward pass: less memory, more time, "
+        "same results",
         place=True,
     )
     shard_model: bool = option(
         False,
-        "under torchrun: the processes share the frozen blocks' weights out among them (FSDP2), for models too large for one",
+        "under torchrun: each process holds a share of the frozen blocks' weights (FSDP2), for models too large for "
+        "one",
         place=True,
     )
     eval_batch_size: int = option(64, "examples per batch at evaluation", ge=1, place=True)
@@ -191,9 +193,7 @@ class RunConfig(Options):
             yield from ((name, getattr(group, name)) for name in group.own_options())
 
     def replace(self, **changes: Any) -> RunConfig:
-        """The configuration with some values changed, checked again. Options of the method and the task are changed
-        too.
-        """
+        """The configuration with some values changed, those of its method and task too, checked again."""
         return RunConfig.from_flat({**self.flat(), **changes}, type(self.task_options))
 
     @classmethod
@@ -215,11 +215,10 @@ class RunConfig(Options):
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any]) -> RunConfig:
-        """The configuration that a record or an adapter holds. Records of earlier versions hold options of other
-        methods and tasks, too.
+        """The configuration that a record or an adapter holds.
 
-        Raises UserError for a value that is wrong and for an option that the run lacks, KeyError where there is no
-        task.
+        Records of earlier versions also hold options of other methods and tasks, which are left out. Raises UserError
+        for a wrong value and for an option that the run lacks, KeyError where there is no task.
         """
         task, method = values["task"], find_method(values.get("method", cls.model_fields["method"].default))
         task_options = TaskOptions if values.get("task_file") else type(find_task(task).options)
@@ -243,9 +242,8 @@ class RunConfig(Options):
         if self.task_file is not None:  # by what it says, not by where it lies
             identity["task_file"] = file_identity(self.task_file)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-        label = (
-            model_label(self.model).encode(errors="ignore")[:100].decode(errors="ignore")
-        )  # a file's name has at most 255 bytes
+        # A file's name has at most 255 bytes.
+        label = model_label(self.model).encode(errors="ignore")[:100].decode(errors="ignore")
         return f"{label}-{self.task}-{self.method}-{digest}"
 
 
@@ -282,14 +280,15 @@ TASK_OPTIONS = frozenset(name for task in ROWS for name in task.options.own_opti
 
 
 def no_effect(name: str, method: type[Method], task: str, task_options: type[TaskOptions]) -> str:
-    """The line for an option that belongs to another method or task: whose it is, and what this run has in its place."""
+    """The line for an option of another method or task: whose it is, and what this run has in its place."""
     if name in METHOD_OPTIONS:
         part, used = f"method '{method.name}'", [*method.own_options(), *(["steps"] if method.rates else [])]
         owners = [other.name for other in METHODS.values() if name in other.own_options()]
     else:
         part, used = f"task '{task}'", [*task_options.own_options()]
         owners = [row.name for row in ROWS if name in row.options.own_options()]
-    return f"--{name} has no effect on {part}, which uses {', '.join(used) or 'none of them'}; it belongs to {', '.join(owners)}"
+    uses = ", ".join(used) or "none of them"
+    return f"--{name} has no effect on {part}, which uses {uses}; it belongs to {', '.join(owners)}"
 
 
 def task_of(config: RunConfig) -> Task:
@@ -332,8 +331,10 @@ def model_label(model: str) -> str:
 
 @functools.cache
 def model_identity(model: str) -> str:
-    """Alias or hub id as it is; a local folder by its name, config, file sizes and samples of its weights, not by where
-    it lies.
+    """What the run id says of a model: an alias or hub id as it is, a local folder by its content.
+
+    The content is the folder's name, config, file sizes and samples of its weights. Where the folder lies does not
+    count.
     """
     folder = Path(model)
     if not os.path.isdir(folder):  # not folder.is_dir(): it raises OSError for a name that no folder can have
@@ -344,9 +345,8 @@ def model_identity(model: str) -> str:
         if path.name == "config.json":
             digest.update(path.read_bytes())
         elif path.suffix != ".json":
-            with open(
-                path, "rb"
-            ) as file:  # 64 places tell two fine-tuned models apart; all bytes of a large one would take minutes
+            with open(path, "rb") as file:
+                # 64 samples tell two fine-tuned models apart; reading all of a large one would take minutes.
                 for part in range(64):
                     file.seek(path.stat().st_size * part // 64)
                     digest.update(file.read(4096))

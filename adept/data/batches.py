@@ -20,11 +20,11 @@ from adept.data.example import IGNORED, Example
 def batch_indices(
     lengths: Sequence[int], batch_size: int, seed: int, *, group_by_length: bool, skip: int = 0
 ) -> Iterator[list[int]]:
-    """Endless batches of row numbers: every epoch visits each row once, in an order that depends on (seed, epoch)
-    alone.
+    """Endless batches of row numbers. Every epoch visits each row once.
 
-    group_by_length: a shuffled stretch of 50 batches is sorted by length, cut into batches, and the batches are
-    shuffled. A last batch may be smaller. skip: the first batches to leave out; whole epochs of them cost nothing.
+    The order depends on (seed, epoch) alone. group_by_length: a shuffled stretch of 50 batches is sorted by length, cut
+    into batches, and the batches are shuffled. A last batch may be smaller. skip: the first batches to leave out; whole
+    epochs of them cost nothing.
     """
     first, skip = divmod(skip, -(-len(lengths) // batch_size))
     for epoch in itertools.count(first):

@@ -48,7 +48,8 @@ class Codec:
         cue = [] if self.encoder_decoder or self.cue is None else self.ids(f"\n{self.cue}", special=False)
         if len(cue) >= self.max_source_len:
             raise UserError(
-                f"--max_source_len {self.max_source_len} leaves no room for a source beside the {len(cue)} tokens of '{self.cue}'"
+                f"--max_source_len {self.max_source_len} leaves no room for a source beside the {len(cue)} tokens "
+                f"of '{self.cue}'"
             )
         texts, room = [e.source for e in examples], self.max_source_len - len(cue)
         if self.cue is None:
@@ -60,12 +61,13 @@ class Codec:
                 example,
                 source_ids=(*source, *cue),
                 target_ids=tuple(self.target_ids(example.target)),
-                references=self.kept(example.references),
+                references=self.cut(example.references),
             )
             for example, source in zip(examples, sources, strict=True)
         ]
 
-    def kept(self, references: tuple[str, ...]) -> tuple[str, ...]:
+    def cut(self, references: tuple[str, ...]) -> tuple[str, ...]:
+        """The references as the metrics see them: cut as predictions are, with cut_references."""
         if not self.cut_references:
             return references
         return tuple(self.text(self.target_ids(reference)) for reference in references)
@@ -74,8 +76,9 @@ class Codec:
         return self.tokenizer(text, add_special_tokens=special).input_ids
 
     def target_ids(self, text: str) -> list[int]:
-        """Ids of a target with EOS, cut to max_target_len (EOS stays). A decoder-only model's target follows its cue
-        after a blank.
+        """Ids of a target with EOS, cut to max_target_len (EOS stays).
+
+        A decoder-only model's target follows its cue after a blank.
         """
         ids = self.ids(text if self.encoder_decoder or self.cue is None else f" {text}", special=False)
         return [*ids[: self.max_target_len - 1], self.tokenizer.eos_token_id]
@@ -107,8 +110,9 @@ class Codec:
         return {**self.masked(rows, "right"), "labels": aligned, "shift_labels": aligned, "logits_to_keep": wanted}
 
     def source_batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """{"input_ids", "attention_mask" [B, T]} for prediction: prompt and source, padded on the side away from the
-        answer.
+        """{"input_ids", "attention_mask" [B, T]} for prediction: prompt and source.
+
+        The padding lies on the side away from the answer.
         """
         rows = [(*self.prompt_ids, *e.source_ids) for e in examples]
         return self.masked(rows, "right" if self.encoder_decoder else "left")

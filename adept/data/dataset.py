@@ -66,16 +66,15 @@ def render_rows(task: Task, split: str, rows: Sequence[Row], where: str) -> list
             for part, piece in enumerate(task.expand(row) if task.expand else [row]):
                 target, references = task.answer(piece)
                 source, own = task.source(piece), f"{name}:{part}" if task.expand else name
-                "".join((source, target, *references)).encode()  # half a character is told here, with its row
+                "".join((source, target, *references)).encode()  # half a character is an error here, with its row
                 examples.append(Example(own, source, target, references, task.group(piece) if task.group else own))
         except KeyError as error:
             raise UserError(
                 f"{where}, row {number}: task '{task.name}' needs the column {error}; found {', '.join(row)}"
             ) from error
         except (ArithmeticError, LookupError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{where}, row {number}: {error}"
-            ) from error  # MBPP's programs make the parser raise the odd ones
+            # MBPP's programs make Python's parser raise the unusual ones.
+            raise UserError(f"{where}, row {number}: {error}") from error
         rendered.append(examples)
     if not rendered:
         raise UserError(f"{where}: no rows")

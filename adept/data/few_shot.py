@@ -21,8 +21,9 @@ def few_shot(examples: list[Example], config: RunConfig, labels: Sequence[str] |
 
 
 def few_shot_balanced(examples: list[Example], config: RunConfig, labels: Sequence[str] | None) -> list[Example]:
-    """As many of each class as of any other (one more of some where it does not divide); free text has no classes to
-    balance.
+    """As many of each class as of any other, one more of some where the number does not divide.
+
+    Free text has no classes to balance, so its rows are drawn at random.
     """
     shuffled = [examples[i] for i in permutation(len(examples), config.seed)]
     if labels is None:
@@ -39,10 +40,10 @@ def few_shot_balanced(examples: list[Example], config: RunConfig, labels: Sequen
 
 
 def few_shot_released(examples: list[Example], config: RunConfig, labels: Sequence[str] | None) -> list[Example]:
-    """The released code's draw: k // classes of each, and any class for the k-th alone, so that 3 classes give 30
-    examples of 32.
+    """The released code's draw: k // classes of each, and any class for the k-th row alone.
 
-    STS-B counts as two classes, up to 2.5 and above; other free text raises UserError, as there.
+    So 3 classes give 30 examples of 32. STS-B counts as two classes, up to 2.5 and above. Other free text raises
+    UserError, as it fails there.
     """
 
     def class_of(example: Example) -> str:
@@ -52,15 +53,15 @@ def few_shot_released(examples: list[Example], config: RunConfig, labels: Sequen
             return str(float(example.target) > 2.5)
         except ValueError as error:
             raise UserError(
-                f"the released few-shot draw knows no classes of '{config.task}', whose targets are free text: --few_shot_rule balanced"
+                f"the released few-shot draw knows no classes of '{config.task}', whose targets are free text: "
+                "--few_shot_rule balanced"
             ) from error
 
     share = config.few_shot // (len(labels) if labels is not None else 2)
     counts: dict[str, int] = {}
     chosen: list[Example] = []
-    for i in (
-        np.random.default_rng(config.seed).permutation(len(examples)).tolist()
-    ):  # what datasets' shuffle(seed) does
+    order = np.random.default_rng(config.seed).permutation(len(examples))  # what datasets' shuffle(seed) does
+    for i in order.tolist():
         if len(chosen) == config.few_shot:
             break
         name = class_of(examples[i])

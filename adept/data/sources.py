@@ -16,15 +16,14 @@ from adept.tasks.rows import CsvText, Row
 from adept.tasks.task import Task
 
 FIXTURES = "fixtures"
-"""--data_dir fixtures: the rows written by hand for the tests (adept/tiny.py)."""
+"""--data_dir fixtures: the rows written by hand for the tests (adept/data/fixtures.py)."""
 
 
 def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str, str]:
-    """(rows of one hub split, their origin: "local", "bundled" or "hub:<id>/<config>", and the same as an error names
-    it).
+    """(rows of one hub split, their origin, and the place as an error names it).
 
-    Order: --data_dir, then the task file's own files, then the bundled data, then the hub. Raises UserError in one line
-    when none has them.
+    The origin is "local", "bundled" or "hub:<id>/<config>". Asked in this order: --data_dir, the task file's own files,
+    the bundled data, the hub. Raises UserError in one line when none has the rows.
     """
     looked = []
     if config.data_dir is not None:
@@ -59,9 +58,8 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
     try:
         rows = load_hub_rows(name, subset, there, revision)
     except Exception as error:  # the libraries' errors for what a hub may answer have no base of their own
-        looked.append(
-            f"'{name}' ({subset}{pinned and f', revision {revision}'}) in the hub's cache and on the hub ({first_line(error, 100)})"
-        )
+        at_revision = f", revision {revision}" if revision else ""
+        looked.append(f"'{name}' ({subset}{at_revision}) in the hub's cache and on the hub ({first_line(error, 100)})")
         raise UserError(
             f"data of task '{task.name}' not found: looked for {', then '.join(looked)}. "
             f"Offline, --data_dir DIR reads DIR/{task.name}/{split}.parquet or .jsonl, "
@@ -128,8 +126,9 @@ def read_jsonl(path: Path) -> list[Row]:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """Rows whose cells are the text that is written: no cell turns into a number, a date or nothing. Raises UserError
-    naming the line.
+    """Rows whose cells are the text that is written: no cell turns into a number, a date or nothing.
+
+    Raises UserError naming the line.
     """
     csv.field_size_limit(2**31 - 1)
     with path.open(newline="", encoding="utf-8-sig") as file:

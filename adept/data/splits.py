@@ -14,8 +14,9 @@ def permutation(count: int, seed: int) -> list[int]:
 
 
 def split_rows(task: Task, loaded: dict[str, list], seed: int) -> tuple[list, list, list]:
-    """(train, validation, test) rows of any kind by the task's split rule. Raises UserError when 1,000 rows cannot be
-    carved.
+    """(train, validation, test) by the task's split rule; rows may be of any kind.
+
+    Raises UserError when there are too few rows to set 1,000 aside.
     """
     parts = [loaded[name] for name in task.splits]
     match task.split:

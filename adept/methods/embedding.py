@@ -45,8 +45,9 @@ class PromptedEmbedding(nn.Module):
         return self.base.num_embeddings
 
     def parts(self, ids: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """ids [B, T] -> (E [B, T, D], its offset [B, T, D] or None, is_prompt [B, T]); E and offset mean nothing at the
-        prompt's ids.
+        """ids [B, T] -> (E [B, T, D], its offset [B, T, D] or None, is_prompt [B, T]).
+
+        E and offset mean nothing where is_prompt is true.
         """
         is_prompt = ids >= self.vocab_size
         embeds = self.base(ids.masked_fill(is_prompt, 0))
@@ -68,7 +69,10 @@ class PromptedEmbedding(nn.Module):
         return embeds.to(self.returns or self.weight.dtype)
 
     def forget(self) -> None:
-        """Lets go of what an offset keeps for a decode step: to a compiled forward it would be an input that changes."""
+        """Drops what an offset remembers for the next decode step.
+
+        To a compiled forward it would be an input that changes.
+        """
         if hasattr(self.offset, "forget"):
             self.offset.forget()
 
@@ -94,12 +98,12 @@ class PromptedEmbedding(nn.Module):
 
 
 def prompt_from_vocab(table: Tensor, length: int, most_frequent: int) -> Tensor:
-    """[length, D]: embeddings drawn from the `most_frequent` first ids ("randomly sampled top
-    vocabularies", Section 4.1; T5's and BPE's vocabularies are ordered by frequency)."""
+    """[length, D]: embeddings drawn from the `most_frequent` first ids, each once while there are enough.
+
+    "Randomly sampled top vocabularies" (Section 4.1); T5's and BPE's vocabularies are ordered by frequency.
+    """
     rows = min(most_frequent, len(table))
-    picks = torch.randperm(rows).repeat(-(-length // rows))[
-        :length
-    ]  # drawn again only when there are more rows than ids
+    picks = torch.randperm(rows).repeat(-(-length // rows))[:length]
     return table[picks.to(table.device)].detach().float()
 
 

@@ -1,6 +1,4 @@
-"""What a fine-tuning method is: a class with its options, what it changes in the model, and what it trains at which
-rate.
-"""
+"""What a fine-tuning method is: its options, what it changes in the model, and what it trains at which rate."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
 
 
 class Method(Options):
-    """One fine-tuning method with its options. A subclass is listed in adept/methods/__init__.py, and that is all it
-    takes.
-    """
+    """One fine-tuning method with its options. To add one: a subclass, listed in adept/methods/__init__.py."""
 
     name: ClassVar[str]
     """What --method, YAML files and records call it."""
@@ -26,8 +22,9 @@ class Method(Options):
     """Where it is described."""
 
     rates: ClassVar[Mapping[str, str]] = {}
-    """Regex over whole parameter names -> the option that holds this group's peak learning rate. A partition of what is
-    trained.
+    """Regex over whole parameter names -> the option that holds this group's peak learning rate.
+
+    Every trained parameter matches exactly one of them.
     """
 
     evaluation: ClassVar[tuple[str, ...]] = ()
@@ -37,9 +34,7 @@ class Method(Options):
     """Its offset depends on the token alone, so that --fold can put it into the embedding table."""
 
     stacks: ClassVar[bool] = False
-    """All that it trains lies in its PromptedEmbedding, so that several runs can share one model
-    (adept/training/stack.py).
-    """
+    """All that it trains lies in its PromptedEmbedding, so several runs can share a model (adept/training/stack.py)."""
 
     trains_model: ClassVar[bool] = False
     """It trains weights of the model itself."""

@@ -17,8 +17,11 @@ class TokenOffset(nn.Module):
     """
 
     def __init__(self, width: int, bottleneck: int, *, dropout: float = 0.0, init: str = "rank", bias: bool = True):
-        """init: W_down ~ U(-b, b) with b = 1/sqrt(bottleneck) for 'rank' (the released code: kaiming_uniform(a=sqrt 5)
-        on a [width, bottleneck] tensor reads the bottleneck as fan-in) or 1/sqrt(width) for 'width' (nn.Linear's)."""
+        """init: W_down ~ U(-b, b), with b = 1/sqrt(bottleneck) for 'rank' and 1/sqrt(width) for 'width'.
+
+        'rank' is the released code's: kaiming_uniform(a=sqrt 5) on a [width, bottleneck] tensor takes the bottleneck
+        for the fan-in. 'width' is nn.Linear's.
+        """
         super().__init__()
         bound = 1 / math.sqrt({"rank": bottleneck, "width": width}[init])
         self.w_down = nn.Parameter(torch.empty(width, bottleneck).uniform_(-bound, bound))  # [D, r]

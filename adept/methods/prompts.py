@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 
 from adept.base.errors import UserError
@@ -23,9 +23,7 @@ PROMPT_LEN = "virtual tokens: m of ADePT and DePT, l of PT (Eq. 1-4)"
 
 
 class PromptMethod(Method):
-    """A soft prompt of `prompt_len` virtual tokens in front of the source, and an offset on the source's embeddings, if
-    it has one.
-    """
+    """A soft prompt of `prompt_len` virtual tokens before the source. A subclass may add an offset to the source."""
 
     rates: ClassVar[Mapping[str, str]] = PROMPT_RATE
     stacks: ClassVar[bool] = True
@@ -35,8 +33,8 @@ class PromptMethod(Method):
     prompt_len: int = option(100, PROMPT_LEN, ge=0, le=WIDEST)
     prompt_init: Literal["vocab", "text", "random"] = option(
         "vocab",
-        "prompt rows start as: 'vocab' embeddings of frequent tokens (Section 4.1), the 'text' of --prompt_init_text (released code), "
-        "'random' N(0,1)",
+        "prompt rows start as: 'vocab' embeddings of frequent tokens (Section 4.1), the 'text' of --prompt_init_text "
+        "(released code), 'random' N(0,1)",
     )
     prompt_init_vocab: int = option(5000, "'vocab' draws from this many most frequent tokens", ge=1)
     prompt_init_text: str = option(
@@ -47,9 +45,12 @@ class PromptMethod(Method):
 
     @field_validator("prompt_len")
     @classmethod
-    def _needs_prompt(cls, value: int, info: ValidationInfo) -> int:
+    def _needs_prompt(cls, value: int) -> int:
         if not value and cls.needs_prompt:
-            line = f"--prompt_len must be >= 1 for method '{cls.name}': without a prompt nothing is left of it (only adept runs with 0)"
+            line = (
+                f"--prompt_len must be >= 1 for method '{cls.name}': without a prompt nothing is left of it "
+                "(only adept runs with 0)"
+            )
             raise PydanticCustomError("line", "{line}", {"line": line})
         return value
 
@@ -60,11 +61,9 @@ class PromptMethod(Method):
     def learning_rates(self) -> dict[str, float]:
         """Without prompt tokens there is no prompt to have a rate (Table 14)."""
         rates = super().learning_rates()
-        return (
-            rates
-            if self.prompt_len
-            else {pattern: rate for pattern, rate in rates.items() if pattern not in PROMPT_RATE}
-        )
+        if self.prompt_len:
+            return rates
+        return {pattern: rate for pattern, rate in rates.items() if pattern not in PROMPT_RATE}
 
     def offset(self, width: int) -> nn.Module | None:
         """A new module (embeds [B, T, D], is_prompt [B, T]) -> offset [B, T, D]; None: no offset. width: D."""
@@ -126,9 +125,7 @@ class OffsetMethod(PromptMethod):
 
 
 class DePT(OffsetMethod):
-    """Decomposed prompt tuning, Eq. 2: a shorter prompt, and an offset by position that is a product of two small
-    matrices.
-    """
+    """Decomposed prompt tuning, Eq. 2: a shorter prompt, and an offset by position, the product of two matrices."""
 
     name: ClassVar[str] = "dept"
     reference: ClassVar[str] = "Shi and Lipani 2024; Section 3.1, Eq. 2"
@@ -167,9 +164,7 @@ class DePT(OffsetMethod):
 
 
 class ADePT(OffsetMethod):
-    """Adaptive decomposed prompt tuning, Eq. 3-4: a short prompt, and a small network that moves each token's
-    embedding.
-    """
+    """Adaptive decomposed prompt tuning, Eq. 3-4: a short prompt, and a network that moves each token's embedding."""
 
     name: ClassVar[str] = "adept"
     reference: ClassVar[str] = "Section 3.2, Eq. 3-4"

@@ -2,7 +2,7 @@
 
 name: jokes                              # letters, digits, _ . -
 files: {train: train.csv, validation: validation.csv, test: test.csv}   # .parquet, .jsonl or .csv, beside the YAML file
-text: [title, {joke: body}]              # columns of the source, in order; {key: column} renames one: "title: ... joke: ..."
+text: [title, {joke: body}]              # columns of the source in order; {key: column} renames: "title: ... joke: ..."
 label: funny                             # the column of the class ...
 labels: {dull: 0, funny: 1}              # ... and word: value in that column; a list of words stands for 0, 1, ...
 metrics: [accuracy]
@@ -150,8 +150,9 @@ class TaskFile(FileContent):
             )
         if self.files and set(self.files) != set(self.split_names):
             raise line_error(
-                f"'files' has {', '.join(map(str, self.files))}, but split '{self.split}' reads {', '.join(self.split_names)} "
-                "(halve_validation reads train, validation; carve_1000 reads train, test; 'splits' gives other names)"
+                f"'files' has {', '.join(map(str, self.files))}, but split '{self.split}' reads "
+                f"{', '.join(self.split_names)} (halve_validation reads train, validation; carve_1000 reads train, "
+                "test; 'splits' gives other names)"
             )
 
     def _check_metrics(self) -> None:
@@ -163,7 +164,8 @@ class TaskFile(FileContent):
                 raise line_error(f"'metrics': {name!r} is not for this task; {nearest(str(name), allowed)}")
         if self.labels and len(self.labels) != 2 and (binary := set(self.metric_names) & set(NEEDS_TWO_CLASSES)):
             raise line_error(
-                f"'metrics': '{min(binary)}' is for two classes, and labels has {len(self.labels)}; f1_macro is for more"
+                f"'metrics': '{min(binary)}' is for two classes, and labels has {len(self.labels)}; "
+                "f1_macro is for more"
             )
         if self.report and self.report not in self.metric_names:
             raise line_error(

@@ -13,7 +13,7 @@ ENTAILMENT = ("entailment", "not_entailment")
 
 
 class StsbOptions(TaskOptions):
-    """STS-B's."""
+    """Options of STS-B."""
 
     stsb_rounding: Literal[0.2, 0.1] = option(
         0.2, "STS-B targets: 0.2 (T5), gold unrounded; or 0.1, gold rounded too (released code)"
@@ -37,8 +37,9 @@ def similarity_to_fifths(row: Row, options: TaskOptions) -> Answer:
 
 
 def similarity_to_tenths(row: Row, options: TaskOptions) -> Answer:
-    """Rounded to 0.1 and compared with itself (released code, whose formula multiplies and divides by 5 before it
-    rounds).
+    """Rounded to 0.1 and compared with itself.
+
+    So the released code does, whose formula multiplies and divides by 5 before it rounds.
     """
     rounded = str(round(similarity(row), 1))
     return rounded, (rounded,)

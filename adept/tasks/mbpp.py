@@ -16,7 +16,7 @@ MBXP = "https://raw.githubusercontent.com/amazon-science/mxeval/main/data/mbxp/m
 
 
 class MbppOptions(TaskOptions):
-    """MBPP's."""
+    """Options of MBPP."""
 
     mbpp_prompt: Literal["docstring", "original"] = option(
         "docstring", "MBPP: signature and 'docstring' (MBXP; Appendix C) or the 'original' description with tests"
@@ -51,7 +51,7 @@ def function_body(row: Row, options: TaskOptions) -> Answer:
 
 
 def described_prompt(row: Row, options: TaskOptions) -> str:
-    """The original form (Austin et al. 2021, Section 4.1): a description, and the tests that the program should pass."""
+    """The original form (Austin et al. 2021, Section 4.1): a description, and the tests to pass."""
     tests = "\n".join(list_value(row, "test_list"))
     return (
         f"You are an expert Python programmer, and here is your task: {text_value(row, 'text')} "

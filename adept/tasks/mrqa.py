@@ -12,7 +12,7 @@ from adept.tasks.task import Split, Task, TaskOptions
 
 
 class QuestionAnsweringOptions(TaskOptions):
-    """Those of MRQA's tasks."""
+    """Options of MRQA's tasks."""
 
     qa_references: Literal["all", "first"] = option(
         "all", "question answering: 'all' answers are right (max over them), or the 'first' alone (released code)"
@@ -30,7 +30,7 @@ class QuestionAnsweringOptions(TaskOptions):
 
 
 class SquadOptions(QuestionAnsweringOptions):
-    """SQuAD's."""
+    """Options of SQuAD."""
 
     squad_target: Literal["first", "printed"] = option(
         "first", "SQuAD's target: the 'first' answer, or the answers' list as Python prints it (released code)"
@@ -42,10 +42,9 @@ class SquadOptions(QuestionAnsweringOptions):
 
 
 def pad_punctuation(text: str) -> str:
-    """Blanks around whatever is no letter, digit, accent, underscore or blank: "U.S." -> "U . S ." (T5's SQuAD
-    preprocessing).
+    """Puts blanks around whatever is no letter, digit, accent, underscore or blank: "U.S." -> "U . S .".
 
-    The released code leaves a blank at the ends, which T5's tokenizer drops.
+    T5's preprocessing of SQuAD. The released code leaves a blank at the ends, which T5's tokenizer drops.
     """
     return " ".join(regex.sub(r"([^_\s\p{N}\p{L}\p{M}])", r" \1 ", text).split())
 

@@ -16,11 +16,13 @@ class CsvText(str):
 
 
 def text_value(row: Row, column: str) -> str:
-    """A column's value as text. Raises KeyError for a missing column, ValueError for one that holds no text or number."""
+    """A column's value as text.
+
+    Raises KeyError for a missing column, ValueError for one that holds neither text nor a number.
+    """
     value = row[column]
-    if (
-        value is None or isinstance(value, list | dict | bytes) or value != value
-    ):  # NaN is how tables write a missing text
+    is_nan = value != value  # how tables write a missing text
+    if value is None or isinstance(value, list | dict | bytes) or is_nan:
         raise ValueError(f"column '{column}' holds {value!r:.40} where text is needed")
     return str(value)
 

@@ -15,7 +15,7 @@ TRUTH = ("False", "True")
 
 
 class RecordOptions(TaskOptions):
-    """ReCoRD's."""
+    """Options of ReCoRD."""
 
     record_scoring: Literal["query", "row"] = option(
         "query", "ReCoRD: by 'query', max over its answers; or by 'row', each with one answer (released code)"
@@ -30,7 +30,10 @@ class RecordOptions(TaskOptions):
 
 
 def marked_spans(row: Row, options: TaskOptions) -> str:
-    """WSC: "* noun *" and "# pronoun #" (T5's). A span that does not stand at its word index stays unmarked, as there."""
+    """WSC: "* noun *" and "# pronoun #" (T5's).
+
+    A span that does not stand at its word index stays unmarked, as in T5's code.
+    """
     marked = mark_span(text_value(row, "text"), text_value(row, "span1_text"), int(row["span1_index"]), "*")
     shift = 2 if row["span1_index"] < row["span2_index"] else 0  # the two marks count as words
     return f"text: {mark_span(marked, text_value(row, 'span2_text'), int(row['span2_index']) + shift, '#')}"

@@ -18,7 +18,7 @@ from adept.tasks.rows import Answer, CsvText, Row, text_value
 
 
 class Split(enum.Enum):
-    """How the paper's train / validation / test come out of the hub's splits (the labelled test sets are not public)."""
+    """How the paper's train, validation and test come out of the hub's splits. Labelled test sets are not public."""
 
     HALVE_VALIDATION = "validation permuted by split_seed: first half validates, second half tests"
     CARVE_1000 = "train permuted by split_seed: 1,000 rows validate, the rest train; the hub's validation tests"
@@ -38,9 +38,7 @@ class TaskOptions(Options):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How predictions are drawn instead of decoded greedily. temperature 0 is greedy; samples are drawn for each test
-    row.
-    """
+    """How predictions are drawn. temperature 0 decodes greedily; `samples` are drawn for each test row."""
 
     temperature: float
     top_p: float
@@ -84,9 +82,7 @@ class Task:
     sizes: tuple[int, int, int] | None = None
     """The paper's train / validation / test (QQP's 40,431 is the hub's 40,430)."""
     cue: str | None = "answer:"
-    """Stands between source and target on decoder-only models, which see no encoder's end; None: the target continues
-    the source.
-    """
+    """Stands between source and target on decoder-only models. None: the target continues the source."""
     revision: str | None = None
     """Of the hub's data set; --data_revision wins over it."""
     on_hub: Mapping[str, str] = field(default_factory=dict)
@@ -129,8 +125,9 @@ class Task:
         return " ".join(f"{key}: {text_value(row, column)}" for key, column in pairs)
 
     def answer(self, row: Row) -> Answer:
-        """(training target, references that a prediction is compared with). Raises ValueError for a label outside the
-        list.
+        """(training target, references that a prediction is compared with).
+
+        Raises ValueError for a label outside the list.
         """
         if self.target is not None:
             return self.target(row, self.options)

@@ -12,9 +12,9 @@ from conftest import ROOT
 
 from adept.base import paths
 from adept.base.errors import UserError
+from adept.base.options import is_place
 from adept.config.command_line import command_line, parse
 from adept.config.layers import resolve
-from adept.base.options import is_place
 from adept.config.run import METHOD_OPTIONS, OPTIONS
 from adept.methods import METHODS
 from adept.tasks import GROUPS, ROWS, TASKS
@@ -43,10 +43,10 @@ def refusal(*words: str) -> str:
 def test_the_papers_command_has_the_papers_settings():
     config = from_command_line("--task", "rte", "--method", "adept", "--prompt_len", "60", "--bottleneck", "10")
     expected = {
-        "model": "t5-base", "prompt_len": 60, "bottleneck": 10, "steps": 30_000, "batch_size": 32, "grad_accum": 1, "prompt_lr": 0.3,
-        "offset_lr": 1e-4, "beta1": 0.9, "beta2": 0.98, "eps": 1e-6, "weight_decay": 0.01, "schedule": "linear", "warmup_steps": 500,
-        "eval_every": 1000, "max_source_len": 256, "prompt_init": "vocab", "prompt_init_vocab": 5000, "bottleneck_dropout": 0.0,
-        "select_on": "accuracy", "protocol": "paper", "seed": 42,
+        "model": "t5-base", "prompt_len": 60, "bottleneck": 10, "steps": 30_000, "batch_size": 32, "grad_accum": 1,
+        "prompt_lr": 0.3, "offset_lr": 1e-4, "beta1": 0.9, "beta2": 0.98, "eps": 1e-6, "weight_decay": 0.01,
+        "schedule": "linear", "warmup_steps": 500, "eval_every": 1000, "max_source_len": 256, "prompt_init": "vocab",
+        "prompt_init_vocab": 5000, "bottleneck_dropout": 0.0, "select_on": "accuracy", "protocol": "paper", "seed": 42,
     }  # fmt: skip
     assert {name: getattr(config, name) for name in expected} == expected
 
@@ -183,20 +183,21 @@ def test_none_on_the_command_line_empties_an_optional_field():
 # Run ids --------------------------------------------------------------------------------------------------------------
 
 OTHER = {
-    "task": "mrpc", "method": "pt", "model": "t5-3b", "model_revision": "a1b2", "protocol": "official", "init_from": "results/runs/x",
-    "prompt_len": 59, "bottleneck": 18, "rank": 29, "prompt_init": "random", "prompt_init_vocab": 100, "prompt_init_text": "Classify:",
-    "bottleneck_init": "width", "bottleneck_dropout": 0.2, "offset_len": 255, "offset_alpha": 4, "lora_alpha": 8, "lora_dropout": 0.2,
-    "prompt_lr": 0.2, "offset_lr": 2e-4, "lr": 2e-4, "steps": 29_000, "batch_size": 31, "grad_accum": 2, "schedule": "constant",
-    "warmup_steps": 499, "weight_decay": 0.02, "beta1": 0.8, "beta2": 0.97, "eps": 1e-8, "max_grad_norm": 0, "model_dropout": 0,
-    "precision": "bf16", "seed": 43, "max_source_len": 255, "max_target_len": 3, "targets": "words", "data_revision": "a1b2",
-    "few_shot_rule": "released", "max_new_tokens": 3, "stsb_rounding": 0.1, "qa_references": "first", "pad_punctuation": False,
-    "cut_references": True, "squad_target": "printed", "record_scoring": "row", "winogrande_options": "first_twice",
-    "scitail_test": "hub", "mbpp_prompt": "original", "mbpp_cleanup": "lines", "temperature": 0, "top_p": 0.9, "samples": 2,
-    "offset_shift": 50, "without_offset": True, "measure_offsets": True, "compare_scoring": True, "fold": True,
-    "compile": True, "checkpoint_activations": True, "shard_model": True, "allow_code_execution": True,
-    "split_seed": 43, "few_shot": 16, "group_by_length": False, "eval_every": 999,
-    "eval_rows": 99, "scoring": "likelihood", "select_on": "f1",
-    "data_dir": "elsewhere", "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
+    "task": "mrpc", "method": "pt", "model": "t5-3b", "model_revision": "a1b2", "protocol": "official",
+    "init_from": "results/runs/x", "prompt_len": 59, "bottleneck": 18, "rank": 29, "prompt_init": "random",
+    "prompt_init_vocab": 100, "prompt_init_text": "Classify:", "bottleneck_init": "width", "bottleneck_dropout": 0.2,
+    "offset_len": 255, "offset_alpha": 4, "lora_alpha": 8, "lora_dropout": 0.2, "prompt_lr": 0.2, "offset_lr": 2e-4,
+    "lr": 2e-4, "steps": 29_000, "batch_size": 31, "grad_accum": 2, "schedule": "constant", "warmup_steps": 499,
+    "weight_decay": 0.02, "beta1": 0.8, "beta2": 0.97, "eps": 1e-8, "max_grad_norm": 0, "model_dropout": 0,
+    "precision": "bf16", "seed": 43, "max_source_len": 255, "max_target_len": 3, "targets": "words",
+    "data_revision": "a1b2", "few_shot_rule": "released", "max_new_tokens": 3, "stsb_rounding": 0.1,
+    "qa_references": "first", "pad_punctuation": False, "cut_references": True, "squad_target": "printed",
+    "record_scoring": "row", "winogrande_options": "first_twice", "scitail_test": "hub", "mbpp_prompt": "original",
+    "mbpp_cleanup": "lines", "temperature": 0, "top_p": 0.9, "samples": 2, "offset_shift": 50, "without_offset": True,
+    "measure_offsets": True, "compare_scoring": True, "fold": True, "compile": True, "checkpoint_activations": True,
+    "shard_model": True, "allow_code_execution": True, "split_seed": 43, "few_shot": 16, "group_by_length": False,
+    "eval_every": 999, "eval_rows": 99, "scoring": "likelihood", "select_on": "f1", "data_dir": "elsewhere",
+    "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
     "wandb_project": "mine", "wandb_group": "mine", "save_every": 9,
 }  # fmt: skip
 
@@ -325,7 +326,7 @@ def test_a_config_file_that_is_no_text(tmp_path):
 def test_help_lists_every_field(capsys):
     with pytest.raises(SystemExit) as stopped:
         from_command_line("--help")
-    shown = re.findall(r"^ +--(\w+) ", capsys.readouterr().out, re.MULTILINE)
+    shown = re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)
     assert stopped.value.code == 0
     assert sorted(shown) == sorted([*OPTIONS, "config"])
 
@@ -343,7 +344,8 @@ def test_train_py_prints_one_line_and_exits_with_2(words, named, data_dir, tmp_p
     words = [data_dir if word == "DATA" else word for word in words]
     done = subprocess.run(
         [sys.executable, "train.py", *words, "--results_dir", str(tmp_path)],
-        cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: .+\n", done.stderr), done.stderr

@@ -72,7 +72,7 @@ def as_json(content: Any) -> Answer:
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """Serves `repositories` and `pages` (other paths) as the Hugging Face hub does, and keeps a list of what was asked."""
+    """Serves `repositories` and `pages` (other paths) as the Hugging Face hub does, and lists what was asked."""
 
     daemon_threads = True
     API = re.compile(r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)/?(.*))?")
@@ -166,7 +166,7 @@ def config_entry(config: str, splits: list[str]) -> dict:
 
 
 def described(config: str, rows: dict[str, list[dict]], classes: list[str]) -> dict:
-    """A config's "dataset_info" as the hub's own converter writes it: typed columns, and row counts that are checked."""
+    """A config's "dataset_info" as the hub's own converter writes it: typed columns, and checked row counts."""
     types = {int: "int64", str: "string"}
     columns = {name: types[type(value)] for name, value in next(iter(rows.values()))[0].items()}
     columns["label"] = {"class_label": {"names": {str(number): name for number, name in enumerate(classes)}}}
@@ -395,9 +395,9 @@ def environment(home: Path, endpoint: str, **more: str) -> dict[str, str]:
         if not re.match(r"(?i)HF_|HUGGING|TRANSFORMERS_|.*_proxy$", name)
     }
     return {
-        **kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_DATASETS_CACHE": str(home / "datasets"), "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "5", "HF_HUB_DOWNLOAD_TIMEOUT": "5",
-        "PYTHONPATH": str(ROOT), **more,
+        **kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_DATASETS_CACHE": str(home / "datasets"),
+        "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "5",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "5", "PYTHONPATH": str(ROOT), **more,
     }  # fmt: skip
 
 
@@ -510,12 +510,14 @@ def paths(folder: str, *splits: str, end: str = "-00000-of-00001.parquet") -> tu
 LAYOUTS = {
     "one of several configs": Layout(
         "rte", "hub:nyu-mll/glue/rte", (12, 3, 4),
-        ("train:4", "sentence1: The ferry to Hallig leaves at noon and takes an hour. [train 4 of 2] sentence2: The ferry takes an hour."),
+        ("train:4", "sentence1: The ferry to Hallig leaves at noon and takes an hour. [train 4 of 2] "
+                    "sentence2: The ferry takes an hour."),
         paths("nyu-mll/glue:rte", "train", "validation", "test"),
     ),
     "extra splits": Layout(
         "mnli", "hub:nyu-mll/glue/mnli", (9, 5, 6),
-        ("validation_matched:1", "premise: Two boys flew a kite on the hill. [matched 1 of 2] hypothesis: The boys are brothers."),
+        ("validation_matched:1", "premise: Two boys flew a kite on the hill. [matched 1 of 2] "
+                                 "hypothesis: The boys are brothers."),
         paths("nyu-mll/glue:mnli", *ROWS["mnli"]),
     ),
     "a dot in the config's name": Layout(
@@ -526,21 +528,23 @@ LAYOUTS = {
     "lists and structs": Layout(
         "record", "hub:aps/super_glue/record", (17, 2002, 12),
         ("validation:0:0",
-         "record query: People cheered when @placeholder left the ship. [validation 0 of 2] entities: Aurora, Port Ellen, Ida Berg "
-         "passage: The ferry Aurora reached Port Ellen on Monday. Captain Ida Berg thanked her crew. Aurora arrives a day early. "
-         "Ida Berg thanks the crew"),
+         "record query: People cheered when @placeholder left the ship. [validation 0 of 2] "
+         "entities: Aurora, Port Ellen, Ida Berg passage: The ferry Aurora reached Port Ellen on Monday. "
+         "Captain Ida Berg thanked her crew. Aurora arrives a day early. Ida Berg thanks the crew"),
         paths("aps/super_glue:record", "train", "validation"),
     ),
     "no config, two shards": Layout(
         "newsqa", "hub:lucadiliello/newsqa/None", (8, 1000, 5),
         ("validation:1",
-         "question: Who said it ' s cold ? [ validation 1 of 2 ] context: ( Port News ) - - \" It ' s cold , \" the mayor said ."),
+         "question: Who said it ' s cold ? [ validation 1 of 2 ] "
+         "context: ( Port News ) - - \" It ' s cold , \" the mayor said ."),
         (*paths("lucadiliello/newsqa:data", "train", "validation", end="-00000-of-00002-0123456789abcdef.parquet"),
          *paths("lucadiliello/newsqa:data", "train", "validation", end="-00001-of-00002-0123456789abcdef.parquet")),
     ),
     "a test split that the paper does not use": Layout(
         "scitail", "hub:allenai/scitail/snli_format", (8, 3, 3),
-        ("train:0", "premise: Plants take in carbon dioxide and give off oxygen. [train 0 of 2] hypothesis: Plants give off oxygen."),
+        ("train:0", "premise: Plants take in carbon dioxide and give off oxygen. [train 0 of 2] "
+                    "hypothesis: Plants give off oxygen."),
         paths("allenai/scitail:snli_format", "train", "validation", "test"),
     ),
     "a split expression": Layout(
@@ -551,7 +555,9 @@ LAYOUTS = {
         {"mbpp_prompt": "original"}, "mbpp, original",
     ),
     "a file behind an address": Layout(
-        "mbpp", MBXP, (3, 0, 3), ("mbxp_mbpp_release_v1:2", fixture_rows("mbpp")[0]["prompt"]), (MBXP.removeprefix("https:/"),),
+        "mbpp", MBXP, (3, 0, 3),
+        ("mbxp_mbpp_release_v1:2", fixture_rows("mbpp")[0]["prompt"]),
+        (MBXP.removeprefix("https:/"),),
     ),
 }  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""Every method: the paper's parameter counts and what moves in a step; tests/test_golden.py has what the steps compute."""
+"""Every method: the paper's parameter counts, and what moves in a step.
+
+tests/training/test_golden.py has what the steps compute.
+"""
 
 import json
 

@@ -26,12 +26,18 @@ class Gold:
 LADDER = "sentence: The ladder did not fit into the shed because the _ was too long. option0: ladder"
 # the last <br> is a blank
 GARDEN = "Sent 1: Anna planted beans in May. Sent 2: Her brother Tom watered them every evening. "
-FERRY = "The ferry Aurora reached Port Ellen on Monday. Captain Ida Berg thanked her crew. Aurora arrives a day early. Ida Berg thanks the crew"
+FERRY = (
+    "The ferry Aurora reached Port Ellen on Monday. Captain Ida Berg thanked her crew. Aurora arrives a day early. "
+    "Ida Berg thanks the crew"
+)
 CUP = '"We won," said Omar Haddad of Luton. "At last!" Luton beat Derby. Will Haddad stay? The final is on Sunday'
 CUP_1 = (
     f"record query: For @placeholder it was the first cup. entities: Omar Haddad, Haddad, Luton, Derby passage: {CUP}"
 )
-CUP_2 = f"record query: The fans of @placeholder sang. entities: Omar Haddad, Luton, Luton Town, the Hatters, Derby passage: {CUP}"
+CUP_2 = (
+    "record query: The fans of @placeholder sang. "
+    f"entities: Omar Haddad, Luton, Luton Town, the Hatters, Derby passage: {CUP}"
+)
 TOWN = ("Luton", "Luton Town", "the Hatters")
 DOUBLE = (
     "\n\ndef double_all(values):\n"
@@ -44,14 +50,19 @@ EVEN = (
     '    >>> count_even([1, 2, 4])\n    2\n    >>> count_even([])\n    0\n    >>> count_even([7])\n    0\n    """\n'
 )
 CHECK = "\n\nMETADATA = {}\n\n\ndef check(candidate):\n"
-DOUBLE_TEST = f"{CHECK}    assert candidate([1, 2]) == [2, 4]\n    assert candidate([]) == []\n    assert candidate([-3]) == [-6]\n\n"
+DOUBLE_TEST = (
+    f"{CHECK}    assert candidate([1, 2]) == [2, 4]\n"
+    "    assert candidate([]) == []\n    assert candidate([-3]) == [-6]\n\n"
+)
 EVEN_TEST = (
     f"{CHECK}    assert candidate([1, 2, 4]) == 2\n    assert candidate([]) == 0\n    assert candidate([7]) == 0\n\n"
 )
 
 GOLDEN: dict[str, list[Gold]] = {
     "mnli": [
-        Gold("premise: The library opens at nine on weekdays. hypothesis: The library is open at ten on a Tuesday.", "0"),
+        Gold(
+            "premise: The library opens at nine on weekdays. hypothesis: The library is open at ten on a Tuesday.", "0"
+        ),
         Gold("premise: Two boys flew a kite on the hill. hypothesis: The boys are brothers.", "1"),
         Gold("premise: Nobody in the village owned a car. hypothesis: Every family there drove its own car.", "2"),
     ],
@@ -69,17 +80,33 @@ GOLDEN: dict[str, list[Gold]] = {
         Gold("sentence: sharp , tender and beautifully acted ", "1"),
     ],
     "stsb": [
-        Gold("sentence1: A man is playing a flute. sentence2: A man plays the flute.", "4.8", ("4.75",), official={"references": ("4.8",)}),
+        Gold(
+            "sentence1: A man is playing a flute. sentence2: A man plays the flute.",
+            "4.8",
+            ("4.75",),
+            official={"references": ("4.8",)},
+        ),
         Gold("sentence1: Two dogs run on a beach. sentence2: A cat sleeps on a sofa.", "0.4"),
-        Gold("sentence1: A woman is slicing bread. sentence2: Someone is cutting bread.", "4.0", ("3.9",), official={"target": "3.9"}),
+        Gold(
+            "sentence1: A woman is slicing bread. sentence2: Someone is cutting bread.",
+            "4.0",
+            ("3.9",),
+            official={"target": "3.9"},
+        ),
     ],
     "mrpc": [
-        Gold("sentence1: The council approved the plan on Monday . sentence2: On Monday , the plan was approved by the council .", "1"),
+        Gold(
+            "sentence1: The council approved the plan on Monday . "
+            "sentence2: On Monday , the plan was approved by the council .",
+            "1",
+        ),
         Gold("sentence1: Shares rose 3 % in early trading . sentence2: Shares fell 3 % in early trading .", "0"),
         Gold("sentence1: He was born in Oslo in 1950 . sentence2: He was born in 1950 , in Oslo .", "1"),
     ],
     "rte": [
-        Gold("sentence1: The ferry to Hallig leaves at noon and takes an hour. sentence2: The ferry takes an hour.", "0"),
+        Gold(
+            "sentence1: The ferry to Hallig leaves at noon and takes an hour. sentence2: The ferry takes an hour.", "0"
+        ),
         Gold("sentence1: Maria sold her bakery to the town. sentence2: Maria bought a bakery.", "1"),
         Gold("sentence1: All four bridges were closed during the storm. sentence2: A bridge was closed.", "0"),
         Gold("sentence1: The museum opens on Sundays only. sentence2: The museum opens daily.", "1"),
@@ -93,10 +120,18 @@ GOLDEN: dict[str, list[Gold]] = {
         Gold(f"question: Who watered the beans? answer: Tom paragraph: {GARDEN}", "1", group="0-0"),
         Gold(f"question: Who watered the beans? answer: Anna paragraph: {GARDEN}", "0", group="0-0"),
         Gold(f"question: When were they planted? answer: In May paragraph: {GARDEN}", "1", group="0-1"),
-        Gold("question: Did all pots break? answer: Yes paragraph: The kiln cooled overnight; 3 < 5 pots broke.", "0", group="1-0"),
+        Gold(
+            "question: Did all pots break? answer: Yes paragraph: The kiln cooled overnight; 3 < 5 pots broke.",
+            "0",
+            group="1-0",
+        ),
     ],
     "boolq": [
-        Gold("question: is the moon smaller than the earth passage: The Moon's diameter is about a quarter of the Earth's.", "1"),
+        Gold(
+            "question: is the moon smaller than the earth "
+            "passage: The Moon's diameter is about a quarter of the Earth's.",
+            "1",
+        ),
         Gold("question: can penguins fly passage: Penguins are flightless seabirds that swim well.", "0"),
     ],
     "wic": [
@@ -116,8 +151,13 @@ GOLDEN: dict[str, list[Gold]] = {
         Gold("premise: Did he say whether the lake froze? hypothesis: the lake froze", "2"),
     ],
     "record": [
-        Gold(f"record query: People cheered when @placeholder left the ship. entities: Aurora, Port Ellen, Ida Berg passage: {FERRY}",
-             "Ida Berg", group="0-0", official={"group": ""}),
+        Gold(
+            "record query: People cheered when @placeholder left the ship. "
+            f"entities: Aurora, Port Ellen, Ida Berg passage: {FERRY}",
+            "Ida Berg",
+            group="0-0",
+            official={"group": ""},
+        ),
         Gold(CUP_1, "Omar Haddad", ("Omar Haddad", "Haddad"), "1-1", official={"references": (), "group": ""}),
         Gold(CUP_1, "Haddad", ("Omar Haddad", "Haddad"), "1-1", official={"references": (), "group": ""}),
         Gold(CUP_2, "Luton", TOWN, "1-2", official={"references": (), "group": ""}),
@@ -125,33 +165,66 @@ GOLDEN: dict[str, list[Gold]] = {
         Gold(CUP_2, "the Hatters", TOWN, "1-2", official={"references": (), "group": ""}),
     ],
     "nq": [
-        Gold("question: what is the capital of norway context: < P > Oslo is the capital of Norway . < / P >",
-             "Oslo", ("Oslo", "Oslo , Norway"), official={"references": ()}),
-        Gold("question: where did françois brun open a café "
-             "context: < P > François Brun ' s café opened in the U . S . in 1921 . < / P >", "the U . S ."),
+        Gold(
+            "question: what is the capital of norway context: < P > Oslo is the capital of Norway . < / P >",
+            "Oslo",
+            ("Oslo", "Oslo , Norway"),
+            official={"references": ()},
+        ),
+        Gold(
+            "question: where did françois brun open a café "
+            "context: < P > François Brun ' s café opened in the U . S . in 1921 . < / P >",
+            "the U . S .",
+        ),
     ],
     "hotpotqa": [
-        Gold("question: Are Lake Inari and Kemi in the same country ? context: [ PAR ] [ TLE ] Lake Inari [ SEP ] "
-             "Lake Inari lies in Finland . [ PAR ] [ TLE ] Kemi [ SEP ] Kemi is a town in Finland .", "yes"),
-        Gold("question: Who founded Café Noir ? context: [ PAR ] [ TLE ] Café Noir [ SEP ] "
-             "It was founded by Zoe\u0308 Ek ( 1870 – 1940 ) .", "Zoe\u0308 Ek"),
+        Gold(
+            "question: Are Lake Inari and Kemi in the same country ? context: [ PAR ] [ TLE ] Lake Inari [ SEP ] "
+            "Lake Inari lies in Finland . [ PAR ] [ TLE ] Kemi [ SEP ] Kemi is a town in Finland .",
+            "yes",
+        ),
+        Gold(
+            "question: Who founded Café Noir ? context: [ PAR ] [ TLE ] Café Noir [ SEP ] "
+            "It was founded by Zoe\u0308 Ek ( 1870 – 1940 ) .",
+            "Zoe\u0308 Ek",
+        ),
     ],
     "searchqa": [
-        Gold("question: he sold honey and was the 1st mayor context: [ DOC ] [ TLE ] Quiz night [ PAR ] "
-             "J . R . Holm , the 1st mayor , sold bees_wax & honey at 5 % off .",
-             "J . R . Holm", ("J . R . Holm", "Holm"), official={"references": ()}),
-        Gold("question: this bird weighs 9 . 5 g context: [ DOC ] [ TLE ] Birds [ PAR ] The wren weighs 9 . 5 g .", "wren"),
+        Gold(
+            "question: he sold honey and was the 1st mayor context: [ DOC ] [ TLE ] Quiz night [ PAR ] "
+            "J . R . Holm , the 1st mayor , sold bees_wax & honey at 5 % off .",
+            "J . R . Holm",
+            ("J . R . Holm", "Holm"),
+            official={"references": ()},
+        ),
+        Gold(
+            "question: this bird weighs 9 . 5 g context: [ DOC ] [ TLE ] Birds [ PAR ] The wren weighs 9 . 5 g .",
+            "wren",
+        ),
     ],
     "newsqa": [
-        Gold("question: When did the ferry return ? context: ( Port News ) - - The ferry returned at 9 : 30 a . m . on Monday .",
-             "9 : 30 a . m . on Monday", ("9 : 30 a . m . on Monday", "Monday"), official={"references": ()}),
-        Gold("question: Who said it ' s cold ? context: ( Port News ) - - \" It ' s cold , \" the mayor said .", "the mayor"),
+        Gold(
+            "question: When did the ferry return ? "
+            "context: ( Port News ) - - The ferry returned at 9 : 30 a . m . on Monday .",
+            "9 : 30 a . m . on Monday",
+            ("9 : 30 a . m . on Monday", "Monday"),
+            official={"references": ()},
+        ),
+        Gold(
+            "question: Who said it ' s cold ? context: ( Port News ) - - \" It ' s cold , \" the mayor said .",
+            "the mayor",
+        ),
     ],
     "winogrande": [
-        Gold(f"{LADDER} option1: shed", "0",
-             official={"source": f"{LADDER} option1: ladder"}),
-        Gold("sentence: Nora carried the bags for Pia because _ had hurt her arm. option0: Nora option1: Pia", "1",
-             official={"source": "sentence: Nora carried the bags for Pia because _ had hurt her arm. option0: Nora option1: Nora"}),
+        Gold(f"{LADDER} option1: shed", "0", official={"source": f"{LADDER} option1: ladder"}),
+        Gold(
+            "sentence: Nora carried the bags for Pia because _ had hurt her arm. option0: Nora option1: Pia",
+            "1",
+            official={
+                "source": "sentence: Nora carried the bags for Pia because _ had hurt her arm. "
+                "option0: Nora option1: Nora"
+            },
+        ),
     ],
     "yelp_polarity": [
         # the hub's text has \n and \" in two characters each
@@ -165,20 +238,34 @@ GOLDEN: dict[str, list[Gold]] = {
     "paws": [
         Gold("sentence1: The road runs from Alby to Berga . sentence2: From Alby the road runs to Berga .", "1"),
         Gold("sentence1: The road runs from Alby to Berga . sentence2: The road runs from Berga to Alby .", "0"),
-        Gold("sentence1: Her father , a baker , came from Lund . sentence2: From Lund came her father , a baker .", "1"),
+        Gold(
+            "sentence1: Her father , a baker , came from Lund . sentence2: From Lund came her father , a baker .", "1"
+        ),
     ],
     "mbpp": [
-        Gold(DOUBLE, "\tdoubled = []\n\tfor value in values:\n\t\tdoubled.append(2 * value)\n\treturn doubled",
-             (DOUBLE, DOUBLE_TEST, "double_all")),
-        Gold(EVEN, "    def even(value):\n        return value % 2 == 0\n    return sum(map(even, values))",
-             (EVEN, EVEN_TEST, "count_even")),
+        Gold(
+            DOUBLE,
+            "\tdoubled = []\n\tfor value in values:\n\t\tdoubled.append(2 * value)\n\treturn doubled",
+            (DOUBLE, DOUBLE_TEST, "double_all"),
+        ),
+        Gold(
+            EVEN,
+            "    def even(value):\n        return value % 2 == 0\n    return sum(map(even, values))",
+            (EVEN, EVEN_TEST, "count_even"),
+        ),
     ],
     "squad": [
-        Gold("question: Who led the choir ? context: The choir was led by Clara O ' Neil from 1934 on .", "Clara O ' Neil",
-             official={"target": "[ \" Clara O ' Neil \" ]"}),
-        Gold("question: Where was salt stored ? context: Salt was stored in the old harbour until the flood .",
-             "the old harbour", ("the old harbour", "harbour"),
-             official={"target": "[ ' the old harbour ' , ' harbour ' ]", "references": ()}),
+        Gold(
+            "question: Who led the choir ? context: The choir was led by Clara O ' Neil from 1934 on .",
+            "Clara O ' Neil",
+            official={"target": '[ " Clara O \' Neil " ]'},
+        ),
+        Gold(
+            "question: Where was salt stored ? context: Salt was stored in the old harbour until the flood .",
+            "the old harbour",
+            ("the old harbour", "harbour"),
+            official={"target": "[ ' the old harbour ' , ' harbour ' ]", "references": ()},
+        ),
     ],
     "movie_reviews": [
         Gold("review: A patient, lovely film.", "1"),
@@ -186,7 +273,7 @@ GOLDEN: dict[str, list[Gold]] = {
         Gold("review: Bright, quick and kind.", "1"),
         Gold("review: Loud and empty.", "0"),
     ],
-}  # fmt: skip
+}
 
 WORDS = {
     "mnli": ("entailment", "neutral", "contradiction"),

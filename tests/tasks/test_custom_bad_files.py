@@ -39,7 +39,10 @@ BAD_YAML = {
     "empty text": ({"text": []}, "'text' is empty"),
     "text as a word": ({"text": "body"}, "'text' must be a list, not 'body'"),
     "text as a mapping": ({"text": {"joke": "body"}}, "'text' must be a list"),
-    "two keys in one": ({"text": [{"a": "title", "b": "body"}]}, "text: {'a': 'title', 'b': 'body'} is neither a column nor"),
+    "two keys in one": (
+        {"text": [{"a": "title", "b": "body"}]},
+        "text: {'a': 'title', 'b': 'body'} is neither a column nor",
+    ),
     "a number in text": ({"text": ["body", 3]}, "text: 3 is neither a column nor {key: column}"),
     "a number as column": ({"text": [{"joke": 3}]}, "text: {'joke': 3} is neither"),
     "an empty column": ({"text": [""]}, "text: '' is neither"),
@@ -55,16 +58,28 @@ BAD_YAML = {
     "labels as a word": ({"labels": "dull"}, "'labels' must be a list or a mapping, not 'dull'"),
     "equal labels": ({"labels": ["dull", "dull"]}, "'labels' must be", "['dull', 'dull']"),
     "words that YAML takes for booleans": (
-        f"name: jokes\nfiles: {BASE['files']}\ntext: [body]\nlabels: [yes, no]\n", "'labels' must be at", "[True, False]", "quote",
+        f"name: jokes\nfiles: {BASE['files']}\ntext: [body]\nlabels: [yes, no]\n",
+        "'labels' must be at",
+        "[True, False]",
+        "quote",
     ),
     "mapped booleans": ({"labels": {False: 0, True: 1}}, "'labels' must be", "[False, True]", "quote"),
     "numbers as labels": ({"labels": [0, 1]}, "'labels' must be", "[0, 1]", "quote"),
     "an empty label": ({"labels": ["dull", ""]}, "'labels' must be", "['dull', '']"),
     "a blank beside a label": ({"labels": ["dull", " funny"]}, "'labels' must be", "blanks", "' funny'"),
     "equal values": ({"labels": {"dull": 1, "funny": 1}}, "'labels' must be mapped to different", "[1, 1]"),
-    "equal values in a csv": ({"labels": {"dull": 1, "funny": "1"}}, "'labels' must be mapped to different", "[1, '1']"),
+    "equal values in a csv": (
+        {"labels": {"dull": 1, "funny": "1"}},
+        "'labels' must be mapped to different",
+        "[1, '1']",
+    ),
     "0 and false": ({"labels": {"dull": 0, "funny": False}}, "'labels' must be mapped to different", "[0, False]"),
-    "floats as values": ({"labels": {"dull": 0.5, "funny": 1.5}}, "'labels' must be mapped", "whole numbers", "[0.5, 1.5]"),
+    "floats as values": (
+        {"labels": {"dull": 0.5, "funny": 1.5}},
+        "'labels' must be mapped",
+        "whole numbers",
+        "[0.5, 1.5]",
+    ),
     "lists as values": ({"labels": {"dull": [0], "funny": [1]}}, "'labels' must be mapped", "[[0], [1]]"),
     # split, splits, files
     "unknown split": ({"split": "halve_validate"}, "'split' is 'halve_validate'; did you mean 'halve_validation'?"),
@@ -73,13 +88,24 @@ BAD_YAML = {
         "'files' has train, test, but split 'native' reads train, validation, test",
         "carve_1000 reads train, test",
     ),
-    "three files for two": ({"split": "carve_1000"}, "'files' has train, validation, test, but", "'carve_1000' reads train, test"),
+    "three files for two": (
+        {"split": "carve_1000"},
+        "'files' has train, validation, test, but",
+        "'carve_1000' reads train, test",
+    ),
     "the other two files": (
         {"split": "halve_validation", "files": files("csv", "train", "test")},
         "'files' has train, test, but split 'halve_validation' reads train, validation",
     ),
-    "a file that is not read": ({"splits": ["train", "validation", "validation"]}, "'files' has train, validation, test, but"),
-    "other names": ({"files": files("csv", "exam", "tune", "learn")}, "'files' has exam, tune, learn, but", "'splits' gives"),
+    "a file that is not read": (
+        {"splits": ["train", "validation", "validation"]},
+        "'files' has train, validation, test, but",
+    ),
+    "other names": (
+        {"files": files("csv", "exam", "tune", "learn")},
+        "'files' has exam, tune, learn, but",
+        "'splits' gives",
+    ),
     "too few splits": ({"splits": ["train", "test"]}, "'splits' must be 3 names", "['train', 'test']"),
     "a number in splits": ({"splits": ["train", "validation", 3]}, "'splits' must be 3 names"),
     "no splits": ({"splits": []}, "'splits' is empty"),
@@ -89,27 +115,52 @@ BAD_YAML = {
     ),
     "no files": ({"files": {}}, "'files' is empty"),
     "files as a list": ({"files": ["train.csv"]}, "'files' must be a mapping, not ['train.csv']"),
-    "a file that is not there": ({"files": {**BASE["files"], "test": "tset.csv"}}, "files: test is not there", "tset.csv"),
+    "a file that is not there": (
+        {"files": {**BASE["files"], "test": "tset.csv"}},
+        "files: test is not there",
+        "tset.csv",
+    ),
     "a folder as file": ({"files": {**BASE["files"], "test": "folder.csv"}}, "files: test is not there", "folder.csv"),
     "another ending": (
-        {"files": {**BASE["files"], "test": "test.txt"}}, "files: test is 'test.txt', which must end in .parquet, .jsonl or .csv",
+        {"files": {**BASE["files"], "test": "test.txt"}},
+        "files: test is 'test.txt', which must end in .parquet, .jsonl or .csv",
     ),
     "no file name": ({"files": {**BASE["files"], "test": None}}, "files: test is 'None', which must end in"),
     # hub
     "hub as a word": ({"files": GONE, "hub": "someone/jokes"}, "'hub' must be a mapping, not 'someone/jokes'"),
     "no id": ({"files": GONE, "hub": {"config": "x"}}, "hub: 'id' is missing"),
-    "unknown key of the hub": ({"files": GONE, "hub": {"id": "a/b", "subset": "x"}}, "hub: unknown key 'subset'; known: config"),
-    "a revision": ({"files": GONE, "hub": {"id": "a/b", "revision": 1234567}}, "hub: 'revision' must be text, not 1234567", "quote"),
+    "unknown key of the hub": (
+        {"files": GONE, "hub": {"id": "a/b", "subset": "x"}},
+        "hub: unknown key 'subset'; known: config",
+    ),
+    "a revision": (
+        {"files": GONE, "hub": {"id": "a/b", "revision": 1234567}},
+        "hub: 'revision' must be text, not 1234567",
+        "quote",
+    ),
     "list as id": ({"files": GONE, "hub": {"id": ["a/b"]}}, "hub: 'id' must be text, not ['a/b']"),
     # metrics, report
-    "unknown metric": ({"metrics": ["acuracy"]}, "'metrics': 'acuracy' is not for this task", "did you mean 'accuracy'?"),
+    "unknown metric": (
+        {"metrics": ["acuracy"]},
+        "'metrics': 'acuracy' is not for this task",
+        "did you mean 'accuracy'?",
+    ),
     "no metric": ({"metrics": []}, "'metrics' is empty"),
     "metrics as a word": ({"metrics": "accuracy"}, "'metrics' must be a list, not 'accuracy'"),
     "a list in metrics": ({"metrics": [["accuracy"]]}, "'metrics': ['accuracy'] is not for this task"),
-    "f1 of three classes": ({"labels": ["a", "b", "c"], "metrics": ["f1"]}, "'f1' is for two classes, and labels has 3; f1_macro"),
-    "matthews of three classes": ({"labels": ["a", "b", "c"], "metrics": ["matthews"]}, "'metrics': 'matthews' is for two classes"),
+    "f1 of three classes": (
+        {"labels": ["a", "b", "c"], "metrics": ["f1"]},
+        "'f1' is for two classes, and labels has 3; f1_macro",
+    ),
+    "matthews of three classes": (
+        {"labels": ["a", "b", "c"], "metrics": ["matthews"]},
+        "'metrics': 'matthews' is for two classes",
+    ),
     "matthews of free text": (free(metrics=["matthews"]), "'metrics': 'matthews' is not for this task"),
-    "f1 of free text": (free(metrics=["f1"]), "'metrics': 'f1' is not for this task; known: accuracy, exact_match, pearson"),
+    "f1 of free text": (
+        free(metrics=["f1"]),
+        "'metrics': 'f1' is not for this task; known: accuracy, exact_match, pearson",
+    ),
     "programs": (free(metrics=["pass@1"]), "'metrics': 'pass@1' is not for this task"),
     "another report": ({"report": "f1"}, "'report' is 'f1', which is none of its metrics: accuracy"),
     # numbers and texts
@@ -121,7 +172,7 @@ BAD_YAML = {
     "number as cue": ({"cue": 3}, "'cue' must be text, not 3"),
     "boolean as target": ({"label": GONE, "labels": GONE, "target": True}, "'target' must be text, not True"),
     "number as label": ({"label": 3}, "'label' must be text, not 3"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_YAML)

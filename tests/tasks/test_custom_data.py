@@ -129,21 +129,43 @@ BAD_FILES = {
     "an empty jsonl": ("train.jsonl", "", "train.jsonl: no rows"),
     "a truncated jsonl": ("train.jsonl", LINE + LINE + LINE[:20], "train.jsonl, line 3: not JSON"),
     "one JSON document": ("train.jsonl", f"[\n{LINE}]\n", "train.jsonl, line 1: not JSON"),
-    "a row that is a list": ("train.jsonl", f"{LINE}[1, 2]\n", "train.jsonl, row 1: not a row but [1, 2]; each line should"),
+    "a row that is a list": (
+        "train.jsonl",
+        f"{LINE}[1, 2]\n",
+        "train.jsonl, row 1: not a row but [1, 2]; each line should",
+    ),
     "a row that is null": ("train.jsonl", f"{LINE}null\n", "train.jsonl, row 1: not a row but None"),
-    "a jsonl in Latin-1": ("train.jsonl", LINE.replace("k", "é").encode("latin-1"), "train.jsonl", "can't decode byte 0xe9"),
+    "a jsonl in Latin-1": (
+        "train.jsonl",
+        LINE.replace("k", "é").encode("latin-1"),
+        "train.jsonl",
+        "can't decode byte 0xe9",
+    ),
     "an empty csv": ("train.csv", "", "train.csv"),
     "a header only": ("train.csv", "title,body,funny\n", "train.csv: no rows"),
-    "another column": ("train.csv", "title,funny\nT,0\n", f"train.csv, row 0: {GONE_COLUMN} 'body'; found title, funny"),
-    "semicolons": ("train.csv", "title;body;funny\nT;knock;0\n", f"train.csv, row 0: {GONE_COLUMN}", "; found title;body;funny"),
+    "another column": (
+        "train.csv",
+        "title,funny\nT,0\n",
+        f"train.csv, row 0: {GONE_COLUMN} 'body'; found title, funny",
+    ),
+    "semicolons": (
+        "train.csv",
+        "title;body;funny\nT;knock;0\n",
+        f"train.csv, row 0: {GONE_COLUMN}",
+        "; found title;body;funny",
+    ),
     "another label": ("train.csv", f"{HEAD}T,knock,2\n", "train.csv, row 1: funny '2' is not one of 0..1"),
-    "a word as label": ("train.csv", "title,body,funny\nT,knock,dull\n", "train.csv, row 0: funny 'dull' is not one of 0..1"),
+    "a word as label": (
+        "train.csv",
+        "title,body,funny\nT,knock,dull\n",
+        "train.csv, row 0: funny 'dull' is not one of 0..1",
+    ),
     "a comma too many": ("train.csv", f"{HEAD}T,knock, knock,0\n", "train.csv", "3", "4"),
     "a cell too few": ("train.csv", f"{HEAD}T,0\n", "train.csv", "3", "2"),
     "a torn parquet": ("train.parquet", "PAR1 torn PAR1", "cannot read", "train.parquet"),
     "an empty parquet": ("train.parquet", "", "cannot read", "train.parquet"),
     "a jsonl called parquet": ("train.parquet", LINE, "cannot read", "train.parquet"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_FILES)

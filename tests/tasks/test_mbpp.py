@@ -21,7 +21,8 @@ from adept.training.session import open_session
 def mbpp(make_config):
     def make(family="llama", method="adept", **fields):
         common = {
-            "task": "mbpp", "allow_code_execution": True, "max_source_len": 96, "max_target_len": 24, "max_new_tokens": 8, "steps": 2,
+            "task": "mbpp", "allow_code_execution": True, "max_source_len": 96, "max_target_len": 24,
+            "max_new_tokens": 8, "steps": 2,
         }  # fmt: skip
         return make_config(family, method, **{**common, **fields})
 
