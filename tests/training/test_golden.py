@@ -4,7 +4,9 @@ unnoticed.
 The models' and methods' weights are a closed formula and the batch is written out, so nothing depends on torch's random
 numbers, on a tokenizer or on data. float32, CPU, one thread.
 
-python -m pytest tests/test_golden.py --write_golden      puts what is computed now into tests/golden.json, with the packages' versions
+python -m pytest tests/training/test_golden.py --write_golden
+
+writes what is computed now into golden.json beside this file, with the packages' versions.
 """
 
 import json
@@ -109,9 +111,9 @@ def compare(name: str, computed: dict, stored: dict, now: dict[str, str]) -> Non
     assert [*computed["losses"], computed["norm"]] == pytest.approx(
         [*golden["losses"], golden["norm"]], rel=TOLERANCE
     ), (
-        f"{name}: computed {computed}, golden {golden}. The golden values were made with {versions(stored['made_with'])}; this is "
-        f"{versions(now)}. If neither a dependency's drift nor a bug is behind it and the change is meant, "
-        "python -m pytest tests/test_golden.py --write_golden writes new values; say in the commit why"
+        f"{name}: computed {computed}, golden {golden}. The golden values were made with "
+        f"{versions(stored['made_with'])}; this is {versions(now)}. If neither a dependency's drift nor a bug is behind it and the change is meant, "
+        "python -m pytest tests/training/test_golden.py --write_golden writes new values; say in the commit why"
     )
 
 
