@@ -127,8 +127,10 @@ class Codec:
         return self.masked(rows, "right" if self.encoder_decoder else "left")
 
     def masked(self, rows: Sequence[Sequence[int]], side: str) -> dict[str, Tensor]:
+        # Padding is EOS: many tables hold zeros at the pad token, and a family that normalises what it reads (Gemma 3n)
+        # has no finite gradient there.
         return {
-            "input_ids": pad(rows, self.tokenizer.pad_token_id, side, self.multiple),
+            "input_ids": pad(rows, self.tokenizer.eos_token_id, side, self.multiple),
             "attention_mask": pad([[1] * len(row) for row in rows], 0, side, self.multiple),
         }
 

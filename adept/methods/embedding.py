@@ -68,7 +68,7 @@ class PromptedEmbedding(nn.Module):
         return embeds.to(self.returns or self.weight.dtype)
 
     def forget(self) -> None:
-        """Lets go of what an offset keeps for a decode step: to a compiled forward it would be an input that changes."""
+        """Drops what an offset keeps for a decode step: to a compiled forward it would be an input that changes."""
         if hasattr(self.offset, "forget"):
             self.offset.forget()
 

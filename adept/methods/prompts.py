@@ -98,13 +98,18 @@ class PromptMethod(Method):
 
     def apply(self, model, tokenizer):
         from adept.methods.embedding import PromptedEmbedding
+        from adept.models.capabilities import check_prompt_ids
 
         owner = input_embedding_owner(model)
         base = owner.get_input_embeddings()
         prompt = self.initial_prompt(base, tokenizer)
         offset = self.offset(base.weight.shape[1])
         offset = None if offset is None else offset.to(base.weight.device)
-        owner.set_input_embeddings(PromptedEmbedding(base, prompt, offset, use_offset=self.use_offset))
+        prompted = PromptedEmbedding(base, prompt, offset, use_offset=self.use_offset)
+        owner.set_input_embeddings(prompted)
+        if len(prompt) and base.weight.device.type != "meta":
+            check_prompt_ids(model, prompted.vocab_size)
+            prompted.forget()
         return model
 
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from adept.base.errors import UserError
+from adept.models.families import input_embedding_owner
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -31,6 +34,23 @@ class Capabilities:
     """A row may pass through the model in two parts: keys and values are all that the second needs of the first."""
     ignores_left_padding: bool
     """Masked tokens in front of a row do not change its logits."""
+
+    @property
+    def continues_source(self) -> bool:
+        """The answer continues the source's own row, as a program does its first lines."""
+        return not self.encoder_decoder
+
+    def check_positions(self, prompt_len: int, max_source_len: int, answer_len: int) -> None:
+        """Raises UserError where the longest row has more tokens than the model has positions. answer_len: with EOS."""
+        source = f"--prompt_len {prompt_len} + --max_source_len {max_source_len}"
+        answer, length = f"{answer_len} target tokens", prompt_len + max_source_len
+        if self.encoder_decoder:
+            rows = [(source, length, self.source_positions), (answer, answer_len, self.target_positions)]
+        else:
+            rows = [(f"{source} + {answer}", length + answer_len, self.source_positions)]
+        for tokens, total, limit in rows:
+            if limit is not None and total > limit:
+                raise UserError(f"{tokens} exceed the model's {limit} positions")
 
 
 def capabilities_of(model: PreTrainedModel) -> Capabilities:
@@ -125,3 +145,36 @@ def difference(logits: torch.Tensor, others: torch.Tensor) -> float:
     """The norm of the difference of two sets of logits, as a fraction of their spread."""
     spread = (logits - logits.mean(-1, keepdim=True)).norm()
     return ((logits - others).norm() / spread).item()
+
+
+class ForeignLookups(TorchFunctionMode):
+    """Inside, `tables` collects the weights that ids from `first` on are looked up in."""
+
+    def __init__(self, first: int):
+        super().__init__()
+        self.first, self.tables = first, []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.embedding and (args[0] >= self.first).any():
+            self.tables.append(args[1])
+            args = (torch.zeros_like(args[0]), *args[1:])
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def check_prompt_ids(model: PreTrainedModel, first: int) -> None:
+    """Raises UserError for a model that looks the ids of its input up in a second table, which has no row for a prompt.
+
+    model: with its prompted embedding in place. first: the id of the first prompt row.
+    """
+    ids = torch.tensor([[first]], device=model.device)
+    was_training = model.training
+    with ForeignLookups(first) as lookups:
+        input_embedding_owner(model.eval())(input_ids=ids, attention_mask=torch.ones_like(ids))
+    model.train(was_training)
+    names = [name for name, weight in model.named_parameters() if any(weight is table for table in lookups.tables)]
+    if names:
+        raise UserError(
+            f"{type(model).__name__} looks token ids up in a second table, {names[0]}, which has no row for a prompt; "
+            "--method full, lora and zero_shot need no prompt"
+        )

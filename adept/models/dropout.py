@@ -67,9 +67,9 @@ def set_config_dropout(config: PretrainedConfig, rate: float) -> None:
             set_config_dropout(value, rate)
         elif isinstance(value, float | int) and not isinstance(value, bool):
             if "dropout" in name or name.endswith("pdrop"):
-                setattr(config, name, rate)
+                vars(config)[name] = rate  # not setattr: MPT declares a rate as an integer
             elif name.endswith(("layerdrop", "jitter_noise")):
-                setattr(config, name, 0.0)
+                vars(config)[name] = 0.0
 
 
 class DropoutRates(TorchFunctionMode):

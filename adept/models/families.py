@@ -95,8 +95,17 @@ def has_t5_attention(model: PreTrainedModel) -> bool:
 
 
 def input_embedding_owner(model: PreTrainedModel) -> PreTrainedModel:
-    """The module whose input embedding the source passes through: T5's encoder, else the model."""
-    return model.get_encoder() if model.config.is_encoder_decoder else model
+    """The module whose input embedding the source passes through: T5's encoder, else the model.
+
+    Raises UserError for an encoder whose embedding cannot be replaced.
+    """
+    owner = model.get_encoder() if model.config.is_encoder_decoder else model
+    if not hasattr(owner, "get_input_embeddings"):
+        raise UserError(
+            f"{type(model).__name__} does not let its input embedding be replaced; --model takes, for example, T5, "
+            "BART, mBART, M2M100, Marian or Pegasus"
+        )
+    return owner
 
 
 def table_rows(model: PreTrainedModel) -> tuple[int, int]:
@@ -114,6 +123,8 @@ ATTENTION_PROJECTIONS = (
     ["c_attn"],
     ["query_key_value"],
     ["query_proj", "key_proj", "value_proj"],
+    ["query", "key", "value"],
+    ["Wq", "Wk", "Wv"],
     ["Wqkv"],
 )
 """Names of the modules that make queries, keys and values, by family."""

@@ -55,25 +55,26 @@ def choice_logits(model: nn.Module, batch: dict[str, Tensor], choices: Tensor, *
     targets = choices.repeat(rows, 1)  # [B*C, L]
     if model.config.is_encoder_decoder:
         return encoder_decoder_logits(model, batch, targets, count)
-    # The last token of a choice predicts nothing that is counted; padding after it is predicted but not counted.
-    answers = targets[:, :-1].clamp(min=0)
+    answers = targets.clamp(min=0)  # padding after EOS is predicted but not counted
     return (cached_logits if with_cache else uncached_logits)(model, batch, answers, count)
 
 
 def encoder_decoder_logits(model: nn.Module, batch: dict[str, Tensor], targets: Tensor, count: int) -> Tensor:
     """[B*C, L, V]: the encoder runs once a row."""
-    from transformers.modeling_outputs import BaseModelOutput
-
-    encoded = model.get_encoder()(**batch).last_hidden_state.repeat_interleave(count, dim=0)
+    encoded = model.get_encoder()(**batch)  # its own class of output: some decoders ask for more than its states
+    encoded.last_hidden_state = encoded.last_hidden_state.repeat_interleave(count, dim=0)
     mask = batch["attention_mask"].repeat_interleave(count, dim=0)
     return model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=encoded), attention_mask=mask,
-        decoder_input_ids=decoder_inputs(model, targets), use_cache=False,
-    ).logits  # fmt: skip
+        encoder_outputs=encoded,
+        attention_mask=mask,
+        decoder_input_ids=decoder_inputs(model, targets),
+        use_cache=False,
+    ).logits
 
 
 def cached_logits(model: nn.Module, batch: dict[str, Tensor], answers: Tensor, count: int) -> Tensor:
-    """[B*C, 1 + A, V] for answers [B*C, A]: the source runs once a row, and its cache is repeated for each choice."""
+    """[B*C, L, V] for answers [B*C, L]: the source runs once a row, and its cache is repeated for each choice."""
+    answers = answers[:, :-1]  # the last token predicts nothing
     mask = batch["attention_mask"].repeat_interleave(count, dim=0)
     positions = batch["attention_mask"].cumsum(dim=1) - 1
     # An index, because slicing would make torch copy the head B times.
@@ -97,4 +98,4 @@ def uncached_logits(model: nn.Module, batch: dict[str, Tensor], answers: Tensor,
     }
     if accepts(model, "position_ids"):
         whole["position_ids"] = (whole["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    return model(**whole, use_cache=False).logits[:, -1 - answers.shape[1] :]
+    return model(**whole, use_cache=False).logits[:, -1 - answers.shape[1] : -1]

@@ -130,7 +130,8 @@ def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
     copies = [model, *(copy_sharing_parameters(model) for _ in configs[1:])]
     # Two passes: weights are rounded to bf16 only after every method has seen them as they were.
     adapted = [
-        value_or_user_error(apply_method, config, own, tokenizer) for config, own in zip(configs, copies, strict=True)
+        value_or_user_error(apply_method, config, own, tokenizer, capabilities)
+        for config, own in zip(configs, copies, strict=True)
     ]
     return [
         own if isinstance(own, UserError) else value_or_user_error(prepare_model, config, own, tokenizer, capabilities)
@@ -153,7 +154,8 @@ def open_session_on(config: RunConfig, model: nn.Module, tokenizer, device: torc
     """
     model.generation_config = neutral_generation_config(model, tokenizer)
     capabilities = capabilities_of(model)
-    return prepare_model(config, apply_method(config, model, tokenizer), tokenizer, capabilities, device)
+    adapted = apply_method(config, model, tokenizer, capabilities)
+    return prepare_model(config, adapted, tokenizer, capabilities, device)
 
 
 def check_processes(config: RunConfig) -> None:
@@ -180,14 +182,14 @@ def require_code_permission(config: RunConfig, task: Task) -> None:
         )
 
 
-def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
+def apply_method(config: RunConfig, model: nn.Module, tokenizer, capabilities: Capabilities) -> nn.Module:
     """Seeds all random generators and puts the method's parameters into the frozen model.
 
     Raises UserError where task and model do not fit.
     """
     task = task_of(config)
     require_code_permission(config, task)
-    if task.cue is None and model.config.is_encoder_decoder:
+    if task.cue is None and not capabilities.continues_source:
         raise UserError(
             f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m"
         )
@@ -216,7 +218,8 @@ def prepare_model(
     codec = make_codec(config, task, model, tokenizer, capabilities)
     if not capabilities.ignores_left_padding:
         codec = dataclasses.replace(codec, multiple=1)
-    check_positions(config, capabilities, codec)
+    answer_len = max(codec.max_target_len, config.max_new_tokens or 0)
+    capabilities.check_positions(len(codec.prompt_ids), config.max_source_len, answer_len)
     losses = compiled_batch_losses(device, config.grad_accum) if config.compile else batch_losses
     session = Session(config, task, model, codec, device, losses, capabilities)
     if (hook := session.prompted_embedding) is not None:
@@ -243,22 +246,3 @@ def make_codec(config: RunConfig, task: Task, model: nn.Module, tokenizer, capab
         longest = max(len(codec.target_ids(label)) for label in task.labels)
         codec = dataclasses.replace(codec, max_target_len=longest)
     return codec
-
-
-def check_positions(config: RunConfig, capabilities: Capabilities, codec: Codec) -> None:
-    """Raises UserError where the longest row has more tokens than the model has positions."""
-    answer_len = max(codec.max_target_len, config.max_new_tokens or 0)
-    prompt_and_source = f"--prompt_len {len(codec.prompt_ids)} + --max_source_len {config.max_source_len}"
-    source = len(codec.prompt_ids) + config.max_source_len
-    if capabilities.encoder_decoder:
-        rows = (
-            (prompt_and_source, source, capabilities.source_positions),
-            (f"{answer_len} target tokens", answer_len, capabilities.target_positions),
-        )
-    else:
-        rows = (
-            (f"{prompt_and_source} + {answer_len} target tokens", source + answer_len, capabilities.source_positions),
-        )
-    for tokens, total, limit in rows:
-        if limit is not None and total > limit:
-            raise UserError(f"{tokens} exceed the model's {limit} positions")

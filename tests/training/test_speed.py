@@ -203,9 +203,11 @@ def test_evaluation_batches_have_little_padding(opened, monkeypatch):
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3], [4], [5, 6], [7]]
     monkeypatch.setitem(LEAST_FULL, "cpu", 0.5)
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3, 4], [5, 6, 7]]
-    monkeypatch.setattr(session, "config", dataclasses.replace(session.config, temperature=0.6))
+    monkeypatch.setattr("adept.training.evaluation.temperature", lambda session: 0.6)
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3, 4, 5], [6, 7]]
     assert list(evaluation_batches([], [], session)) == []
+    session.capabilities = dataclasses.replace(session.capabilities, ignores_left_padding=False)
+    assert list(evaluation_batches(range(8), lengths, session)) == [[0], [1, 2], [3], [4], [5, 6], [7]]
 
 
 def test_the_source_is_read_once_and_generation_ends_with_the_longest_label(opened, monkeypatch):
