@@ -116,7 +116,7 @@ def test_lora_keeps_the_cross_attention_that_it_adapts(opened, monkeypatch):
 @pytest.mark.parametrize("runs", [1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_step_compiles_into_one_graph(make_config, family, runs):
-    """Traced without a break, so that CUDA graphs can hold the whole of it; here by the backend that generates no code."""
+    """Traced without a break, so that CUDA graphs can hold all of it; here by the backend that generates no code."""
     torch._dynamo.reset()
     sessions = open_sessions([make_config(family, "adept", model_dropout=0, seed=seed) for seed in range(runs)])
     rows = sessions[0].codec.encode(load_data(sessions[0].task, sessions[0].config).train)
@@ -203,7 +203,7 @@ def test_evaluation_batches_have_little_padding(opened, monkeypatch):
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3], [4], [5, 6], [7]]
     monkeypatch.setitem(LEAST_FULL, "cpu", 0.5)
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3, 4], [5, 6, 7]]
-    monkeypatch.setattr("adept.training.evaluation.temperature", lambda session: 0.6)
+    monkeypatch.setattr("adept.training.evaluation.temperature", lambda _: 0.6)
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3, 4, 5], [6, 7]]
     assert list(evaluation_batches([], [], session)) == []
     session.capabilities = dataclasses.replace(session.capabilities, ignores_left_padding=False)
