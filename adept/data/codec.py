@@ -34,6 +34,7 @@ class Codec:
     max_target_len: int
     cue: str | None
     cut_references: bool = False  # references pass through the tokenizer and max_target_len too (released code)
+    table_rows: tuple[int, int] | None = None  # of the tables that sources and targets address; None: not checked
     multiple: int = 8  # batch widths are rounded up to this, so that few shapes occur
 
     @property
@@ -56,7 +57,7 @@ class Codec:
             sources = [ids[-room:] for ids in self.tokenizer(texts).input_ids]
         else:
             sources = self.tokenizer(texts, truncation=True, max_length=room).input_ids
-        return [
+        encoded = [
             dataclasses.replace(
                 example,
                 source_ids=(*source, *cue),
@@ -65,6 +66,18 @@ class Codec:
             )
             for example, source in zip(examples, sources, strict=True)
         ]
+        for example in encoded:
+            self.check_ids(example.source_ids, example.target_ids)
+        return encoded
+
+    def check_ids(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Raises UserError for an id beyond its embedding table, whose rows the prompt's ids follow."""
+        for ids, rows in zip((source, target), self.table_rows or (), strict=False):
+            if ids and (largest := max(ids)) >= rows:
+                raise UserError(
+                    f"the data holds the token {self.tokenizer.convert_ids_to_tokens(largest)!r}, id {largest:,}, but the "
+                    f"model's embedding has only {rows:,} rows: --model needs the tokenizer that it was trained with"
+                )
 
     def cut(self, references: tuple[str, ...]) -> tuple[str, ...]:
         """The references as the metrics see them: cut as predictions are, with cut_references."""
@@ -118,8 +131,10 @@ class Codec:
         return self.masked(rows, "right" if self.encoder_decoder else "left")
 
     def masked(self, rows: Sequence[Sequence[int]], side: str) -> dict[str, Tensor]:
+        # Padding is EOS: many tables hold zeros at the pad token, and a family that normalises what it reads (Gemma 3n)
+        # has no finite gradient there.
         return {
-            "input_ids": pad(rows, self.tokenizer.pad_token_id, side, self.multiple),
+            "input_ids": pad(rows, self.tokenizer.eos_token_id, side, self.multiple),
             "attention_mask": pad([[1] * len(row) for row in rows], 0, side, self.multiple),
         }
 

@@ -42,7 +42,7 @@ class PromptedEmbedding(nn.Module):
     @property
     def vocab_size(self) -> int:
         """V, the id of the first prompt row."""
-        return self.base.num_embeddings
+        return len(self.weight)
 
     def parts(self, ids: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """ids [B, T] -> (E [B, T, D], its offset [B, T, D] or None, is_prompt [B, T]).
@@ -90,27 +90,33 @@ class PromptedEmbedding(nn.Module):
                 f"only a TokenOffset (ADePT) folds into the embedding table, not {type(self.offset).__name__}"
             )
         dropout, self.offset.dropout.p = self.offset.dropout.p, 0.0
-        pieces = (rows.to(self.offset.w_up.dtype) for rows in self.base.weight.split(4096))
-        table = torch.cat([(rows + self.offset(rows, None)).to(self.base.weight.dtype) for rows in pieces])
+        ids = torch.arange(self.vocab_size, device=self.weight.device).split(4096)
+        pieces = (self.base(some).to(self.offset.w_up.dtype) for some in ids)
+        table = torch.cat([(rows + self.offset(rows, None)).to(self.weight.dtype) for rows in pieces])
         self.offset.dropout.p = dropout
         self.base = nn.Embedding.from_pretrained(table, freeze=True)
         self.offset = None
 
 
-def prompt_from_vocab(table: Tensor, length: int, most_frequent: int) -> Tensor:
-    """[length, D]: embeddings drawn from the `most_frequent` first ids, each once while there are enough.
+def prompt_from_vocab(embedding: nn.Module, length: int, most_frequent: int) -> Tensor:
+    """[length, D]: embeddings drawn from the `most_frequent` first ids.
 
-    "Randomly sampled top vocabularies" (Section 4.1); T5's and BPE's vocabularies are ordered by frequency.
+    "randomly sampled top vocabularies", Section 4.1; T5's and BPE's vocabularies are ordered by frequency.
     """
-    rows = min(most_frequent, len(table))
-    picks = torch.randperm(rows).repeat(-(-length // rows))[:length]
-    return table[picks.to(table.device)].detach().float()
+    rows = min(most_frequent, len(embedding.weight))
+    # Ids are drawn again only when there are more prompt rows than ids.
+    return embed_ids(embedding, torch.randperm(rows).repeat(-(-length // rows))[:length])
 
 
-def prompt_from_ids(table: Tensor, length: int, ids: list[int]) -> Tensor:
+def prompt_from_ids(embedding: nn.Module, length: int, ids: list[int]) -> Tensor:
     """[length, D]: the embeddings of a text's ids, repeated to the length (released code; its EOS is repeated too)."""
-    repeated = torch.tensor([ids[i % len(ids)] for i in range(length)], dtype=torch.long, device=table.device)
-    return table[repeated].detach().float()
+    return embed_ids(embedding, torch.tensor([ids[i % len(ids)] for i in range(length)], dtype=torch.long))
+
+
+@torch.no_grad()
+def embed_ids(embedding: nn.Module, ids: Tensor) -> Tensor:
+    """[N, D] in fp32: what the model sees for ids [N]. Some families scale or normalise in the embedding's forward."""
+    return embedding(ids.to(embedding.weight.device)).float()
 
 
 def random_prompt(table: Tensor, length: int) -> Tensor:

@@ -74,31 +74,41 @@ class PromptMethod(Method):
         """False evaluates a trained adapter with its prompt alone."""
         return True
 
-    def initial_prompt(self, table: Tensor, tokenizer: Any) -> Tensor:
-        """[m, D], from the embedding table [V, D]. Raises UserError for a text without tokens."""
+    def initial_prompt(self, embedding: nn.Module, tokenizer: Any) -> Tensor:
+        """[m, D], from the model's input embedding. Raises UserError for a text that gives no usable tokens."""
         from adept.methods.embedding import prompt_from_ids, prompt_from_vocab, random_prompt
 
         match self.prompt_init:
             case "vocab":
-                return prompt_from_vocab(table, self.prompt_len, self.prompt_init_vocab)
+                return prompt_from_vocab(embedding, self.prompt_len, self.prompt_init_vocab)
             case "text":
                 if not (ids := tokenizer(self.prompt_init_text).input_ids):
                     raise UserError(
                         f"--prompt_init_text {self.prompt_init_text!r} has no tokens to start the prompt from"
                     )
-                return prompt_from_ids(table, self.prompt_len, ids)
+                if max(ids) >= len(embedding.weight):
+                    raise UserError(
+                        f"--prompt_init_text {self.prompt_init_text!r} has a token of id {max(ids)}, but the model's "
+                        f"embedding only {len(embedding.weight)} rows"
+                    )
+                return prompt_from_ids(embedding, self.prompt_len, ids)
             case "random":
-                return random_prompt(table, self.prompt_len)
+                return random_prompt(embedding.weight, self.prompt_len)
 
     def apply(self, model, tokenizer):
         from adept.methods.embedding import PromptedEmbedding
+        from adept.models.capabilities import check_prompt_ids
 
         owner = input_embedding_owner(model)
         base = owner.get_input_embeddings()
-        prompt = self.initial_prompt(base.weight, tokenizer)
-        offset = self.offset(base.embedding_dim)
+        prompt = self.initial_prompt(base, tokenizer)
+        offset = self.offset(base.weight.shape[1])
         offset = None if offset is None else offset.to(base.weight.device)
-        owner.set_input_embeddings(PromptedEmbedding(base, prompt, offset, use_offset=self.use_offset))
+        prompted = PromptedEmbedding(base, prompt, offset, use_offset=self.use_offset)
+        owner.set_input_embeddings(prompted)
+        if len(prompt) and base.weight.device.type != "meta":
+            check_prompt_ids(model, prompted.vocab_size)
+            prompted.forget()
         return model
 
 

@@ -1,4 +1,4 @@
-"""Dropout with masks that are cheap to draw on a CPU, for the frozen model's layers.
+"""The dropout of the frozen model's layers: its rate, and masks that are cheap to draw on a CPU.
 
 torch draws 64 random bits for each element, one element after the other: a fifth of T5's training step on CPUs that
 are not Intel's. Here each element takes 16 bits, so one draw serves four elements. GPUs and compiled steps use torch's
@@ -7,8 +7,17 @@ own dropout.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from adept.base.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 BITS = 16
 
@@ -40,3 +49,59 @@ class FastMaskDropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape -> the same shape."""
         return dropout(x, self.p, self.training)
+
+
+# The rate ------------------------------------------------------------------------------------------------------------
+
+
+def set_config_dropout(config: PretrainedConfig, rate: float) -> None:
+    """Gives every dropout rate in a model's config, and in the configs within it, that value, in place.
+
+    Layers are not dropped as a whole any more, and a router's inputs get no noise. Models are built from the config
+    afterwards: some of their dropouts are no modules.
+    """
+    from transformers import PretrainedConfig
+
+    for name, value in list(vars(config).items()):
+        if isinstance(value, PretrainedConfig):
+            set_config_dropout(value, rate)
+        elif isinstance(value, float | int) and not isinstance(value, bool):
+            if "dropout" in name or name.endswith("pdrop"):
+                vars(config)[name] = rate  # not setattr: MPT declares a rate as an integer
+            elif name.endswith(("layerdrop", "jitter_noise")):
+                vars(config)[name] = 0.0
+
+
+class DropoutRates(TorchFunctionMode):
+    """Inside, `found` collects the rates of all dropouts that are computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: set[float] = set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in (F.dropout, torch.dropout):
+            p, training = (*args, *(kwargs[name] for name in ("p", "training", "train") if name in kwargs))[1:3]
+            self.found.add(p if training else 0.0)
+        elif function is F.scaled_dot_product_attention:
+            self.found.add(kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0))
+        return function(*args, **kwargs)
+
+
+def check_dropout(model: PreTrainedModel, rate: float) -> None:
+    """Runs two tokens through a model. Raises UserError where one of its dropouts has another rate."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout) and module.p:
+            module.p = rate
+    ids = torch.ones(1, 2, dtype=torch.long, device=model.device)
+    inputs = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    was_training = model.training
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), DropoutRates() as rates:
+        model.train()(input_ids=ids, attention_mask=ids, **inputs)
+    model.train(was_training)
+    if others := rates.found - {0.0, rate}:
+        raise UserError(
+            f"--model_dropout {rate:g} cannot be set in {type(model).__name__}: its code has a dropout of "
+            f"{', '.join(f'{other:g}' for other in sorted(others))}; leave --model_dropout out"
+        )

@@ -22,9 +22,6 @@ ALIASES = {
 BUNDLED = "smollm2-135m"
 """The model that needs no hub (adept/models/bundled.py)."""
 
-DROPOUT_FIELDS = ("dropout_rate", "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop")
-"""Names of dropout rates in the configs of T5, Llama-type and CodeGen-type models."""
-
 Shape = tuple[str, dict[str, Any]]
 """A family, as its classes in transformers begin, and those fields of its config that decide about shapes."""
 
@@ -98,30 +95,54 @@ def has_t5_attention(model: PreTrainedModel) -> bool:
 
 
 def input_embedding_owner(model: PreTrainedModel) -> PreTrainedModel:
-    """The module whose input embedding the source passes through: T5's encoder, else the model."""
-    return model.get_encoder() if model.config.is_encoder_decoder else model
+    """The module whose input embedding the source passes through: T5's encoder, else the model.
+
+    Raises UserError for an encoder whose embedding cannot be replaced.
+    """
+    owner = model.get_encoder() if model.config.is_encoder_decoder else model
+    if not hasattr(owner, "get_input_embeddings"):
+        raise UserError(
+            f"{type(model).__name__} does not let its input embedding be replaced; --model takes, for example, T5, "
+            "BART, mBART, M2M100, Marian or Pegasus"
+        )
+    return owner
+
+
+def table_rows(model: PreTrainedModel) -> tuple[int, int]:
+    """Rows of the embedding tables that the source and the target address."""
+    reader = input_embedding_owner(model)
+    writer = model.get_decoder() if model.config.is_encoder_decoder else reader
+    source, target = (len(owner.get_input_embeddings().weight) for owner in (reader, writer))
+    return source, target
+
+
+ATTENTION_PROJECTIONS = (
+    ["qkv_proj"],
+    ["q_proj", "k_proj", "v_proj"],
+    ["q", "v"],
+    ["c_attn"],
+    ["query_key_value"],
+    ["query_proj", "key_proj", "value_proj"],
+    ["query", "key", "value"],
+    ["Wq", "Wk", "Wv"],
+    ["Wqkv"],
+)
+"""Names of the modules that make queries, keys and values, by family."""
 
 
 def attention_projections(model: PreTrainedModel) -> list[str]:
-    """Names of the modules that LoRA adapts. Raises UserError for a model of an unknown family.
+    """Names of the modules that LoRA adapts. Raises UserError for a model without any that are known.
 
     With this choice LoRA has the paper's parameter counts: T5-3B 25.8M, CodeGen 1.3M, Llama3 9.4M.
     """
     names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    for projections in (["qkv_proj"], ["q_proj", "k_proj", "v_proj"], ["q", "v"]):
+    for projections in ATTENTION_PROJECTIONS:
         if names.issuperset(projections):
             return projections
     raise UserError(
-        f"LoRA: no known attention projections in {type(model).__name__}; "
-        "add its module names to attention_projections in adept/models/families.py"
+        f"LoRA finds no attention projections that it knows in {type(model).__name__}; --method adept, dept, pt and "
+        "full need none, or add its module names to ATTENTION_PROJECTIONS in adept/models/families.py"
     )
-
-
-def max_positions(model: PreTrainedModel) -> int | None:
-    """The number of tokens of the longest sequence, or None where positions are relative (T5)."""
-    if model.config.is_encoder_decoder:
-        return None
-    return getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
 
 
 def forward_flops(config: PretrainedConfig, source: int, target: int, shared: int = 0) -> tuple[float, float]:

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from adept.base.errors import UserError, first_line
 from adept.models.bundled import smollm2_folder
-from adept.models.dropout import FastMaskDropout
+from adept.models.dropout import FastMaskDropout, check_dropout, set_config_dropout
 from adept.models.families import (
     ALIASES,
     BUNDLED,
-    DROPOUT_FIELDS,
     SHAPES,
     TINY,
     build_random_model,
@@ -59,14 +58,15 @@ def load_model(
         # that was meant for something else would permit it.
         source = {"pretrained_model_name_or_path": where, "revision": revision, "trust_remote_code": False}
         model_config = transformers.AutoConfig.from_pretrained(**source)
-        fields = [field for field in DROPOUT_FIELDS if hasattr(model_config, field)] if dropout is not None else []
+        if dropout is not None:
+            set_config_dropout(model_config, dropout)
         load_in_bf16 = precision == "bf16" and model_config.dtype == torch.bfloat16
         kind = (
             transformers.AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else transformers.AutoModelForCausalLM
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
         model = kind.from_pretrained(
-            **source, dtype=torch.bfloat16 if load_in_bf16 else torch.float32, **dict.fromkeys(fields, dropout)
+            **source, config=model_config, dtype=torch.bfloat16 if load_in_bf16 else torch.float32
         )
     except Exception as error:  # what the libraries raise for damaged files has no base of its own
         if os.path.isdir(where):
@@ -81,13 +81,16 @@ def load_model(
         ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of model '{name}' has no end-of-sequence token, with which every target ends")
-    rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:  # ids from `rows` on address the prompt
+    rows = input_embedding_owner(model).get_input_embeddings().weight.shape[0]
+    if tokenizer.eos_token_id >= rows:
         raise UserError(
-            f"model '{name}': its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,} rows"
+            f"model '{name}': its tokenizer's end-of-sequence token {tokenizer.eos_token!r} has the id "
+            f"{tokenizer.eos_token_id:,}, but its embedding only {rows:,} rows"
         )
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.eos_token  # any id will do: masks come from lengths
+    if dropout is not None:
+        check_dropout(model, dropout)
     return patch_attention_and_dropout(model.requires_grad_(False)), tokenizer
 
 

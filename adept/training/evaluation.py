@@ -14,6 +14,8 @@ from adept.data.codec import pad
 from adept.data.example import IGNORED, Example
 from adept.methods.embedding import PromptedEmbedding
 from adept.metrics import Answers, score
+from adept.models.generation import generate_ids
+from adept.models.likelihood import choice_logits
 from adept.tasks.task import Task
 from adept.training.session import Session
 
@@ -119,10 +121,12 @@ def evaluation_batches(order: Sequence[int], lengths: Sequence[int], session: Se
     """Cuts `order`, row numbers from the longest to the shortest, into batches with little padding.
 
     A batch has at most --eval_batch_size rows a process. lengths: of the sources, by row number. Sampled rows are
-    batched by --eval_batch_size alone, so that the samples do not depend on padding.
+    batched by --eval_batch_size alone, so that the samples do not depend on padding. A model that reads padding (RWKV)
+    gets batches of one length.
     """
     prompt = len(session.codec.prompt_ids)
     least = 0.0 if temperature(session) else LEAST_FULL.get(session.device.type, 0.5)
+    least = least if session.capabilities.ignores_left_padding else 1.0
     most = session.config.eval_batch_size * distributed.WORLD
     batch: list[int] = []
     for i in order:
@@ -162,17 +166,13 @@ def generate(session: Session, batch: dict[str, Tensor]) -> list[str]:
 
     batch: the codec's source_batch, {"input_ids", "attention_mask"} [B, T].
     """
-    tokenizer, sampling = session.codec.tokenizer, {"do_sample": False}
+    sampling = None
     if temperature(session):  # top_k: transformers' default when LoPA was published, which its protocol does not change
         chosen = session.task.sampling
-        sampling = {"do_sample": True, "temperature": chosen.temperature, "top_p": chosen.top_p, "top_k": 50}
-    output = session.model.generate(
-        **batch, **sampling, num_beams=1, max_new_tokens=max_new_tokens(session), max_length=None,
-        synced_gpus=session.config.shard_model, pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    answer = output[:, 1:] if session.codec.encoder_decoder else output[:, batch["input_ids"].shape[1] :]
-    return [session.codec.text(row) for row in answer.tolist()]
+        sampling = {"temperature": chosen.temperature, "top_p": chosen.top_p, "top_k": 50}
+    limit, sharded = max_new_tokens(session), session.config.shard_model
+    ids = generate_ids(session.model, batch, limit, sampling, synced_gpus=sharded)
+    return [session.codec.text(row) for row in ids.tolist()]
 
 
 def max_new_tokens(session: Session) -> int:
@@ -195,37 +195,10 @@ def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
     "attention_mask"} [B, T].
     """
     labels = session.task.labels
-    rows, choices = len(batch["input_ids"]), len(labels)
-    targets = pad([session.codec.target_ids(label) for label in labels], IGNORED, "right", 1)
-    targets = targets.to(session.device).repeat(rows, 1)  # [B*C, L]
-    score_targets = encoder_decoder_logits if session.codec.encoder_decoder else causal_logits
-    logits = score_targets(session, batch, targets, choices)  # [B*C, L, V]
-    counted = targets != IGNORED
+    choices = pad([session.codec.target_ids(label) for label in labels], IGNORED, "right", 1).to(session.device)
+    with_cache = session.capabilities.has_key_cache
+    logits = choice_logits(session.model, batch, choices, with_cache=with_cache)  # [B*C, L, V]
+    targets = choices.repeat(len(batch["input_ids"]), 1)  # [B*C, L]
     log_probs = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]  # [B*C, L]
-    best = (log_probs * counted).sum(1).view(rows, choices).argmax(1)
+    best = (log_probs * (targets != IGNORED)).sum(1).view(-1, len(labels)).argmax(1)
     return [labels[i] for i in best.tolist()]
-
-
-def encoder_decoder_logits(session: Session, batch: dict[str, Tensor], targets: Tensor, choices: int) -> Tensor:
-    """Logits of the target tokens [B*C, L, V]; the encoder runs once a row."""
-    encoded = session.model.get_encoder()(**batch).last_hidden_state.repeat_interleave(choices, dim=0)
-    mask = batch["attention_mask"].repeat_interleave(choices, dim=0)
-    return session.model(encoder_outputs=(encoded,), attention_mask=mask, labels=targets).logits
-
-
-def causal_logits(session: Session, batch: dict[str, Tensor], targets: Tensor, choices: int) -> Tensor:
-    """Logits of the target tokens [B*C, L, V]; the source runs once a row and its cache is repeated for each label."""
-    model, device = session.model, session.device
-    mask = batch["attention_mask"].repeat_interleave(choices, dim=0)
-    positions = batch["attention_mask"].cumsum(dim=1) - 1
-    # An index, because slicing would make torch copy the head B times.
-    last = torch.tensor([positions.shape[1] - 1], device=device)
-    prefill = model(**batch, position_ids=positions.clamp(min=0), use_cache=True, logits_to_keep=last)
-    prefill.past_key_values.batch_repeat_interleave(choices)
-    answer = targets[:, :-1].clamp(min=0)  # the pads after EOS are predicted but not counted
-    after = positions[:, -1:].repeat_interleave(choices, dim=0) + 1 + torch.arange(answer.shape[1], device=device)
-    continued = model(
-        input_ids=answer, attention_mask=torch.cat([mask, torch.ones_like(answer)], dim=1), position_ids=after,
-        past_key_values=prefill.past_key_values, use_cache=True,
-    )  # fmt: skip
-    return torch.cat([prefill.logits.repeat_interleave(choices, dim=0), continued.logits], dim=1)

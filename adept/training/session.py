@@ -18,7 +18,9 @@ from adept.config.run import RunConfig, check_combination, task_of
 from adept.data.codec import Codec
 from adept.methods.embedding import PromptedEmbedding
 from adept.methods.method import Method
-from adept.models.families import max_positions
+from adept.models.capabilities import Capabilities, capabilities_of
+from adept.models.families import table_rows
+from adept.models.generation import neutral_generation_config
 from adept.models.loading import copy_sharing_parameters, load_model
 from adept.models.recompute import checkpoint_blocks, transformer_blocks
 from adept.tasks.task import Task
@@ -38,6 +40,7 @@ class Session:
     codec: Codec
     device: torch.device
     batch_losses: BatchLosses
+    capabilities: Capabilities
 
     @property
     def method(self) -> Method:
@@ -56,12 +59,13 @@ class Session:
 
     @property
     def shared_prefix(self) -> int:
-        """The length of a causal model's prompt, whose states are the same in all training rows; 0 where they are not.
+        """The length of a prompt whose keys and values are the same in all training rows; 0 where there is none.
 
         A sharded model computes the prompt with every row, because FSDP gathers a block's weights for the gradient of
         its output, not of its cache.
         """
-        return 0 if self.codec.encoder_decoder or self.config.shard_model else len(self.codec.prompt_ids)
+        shared = self.capabilities.has_key_cache and not self.config.shard_model
+        return len(self.codec.prompt_ids) if shared else 0
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The precision of the model's arithmetic."""
@@ -122,13 +126,16 @@ def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
     model, tokenizer = load_model(
         first.model, revision=first.model_revision, precision=first.precision, dropout=first.model_dropout
     )
+    model.generation_config = neutral_generation_config(model, tokenizer)
+    capabilities = capabilities_of(model)
     copies = [model, *(copy_sharing_parameters(model) for _ in configs[1:])]
     # Two passes: weights are rounded to bf16 only after every method has seen them as they were.
     adapted = [
-        value_or_user_error(apply_method, config, own, tokenizer) for config, own in zip(configs, copies, strict=True)
+        value_or_user_error(apply_method, config, own, tokenizer, capabilities)
+        for config, own in zip(configs, copies, strict=True)
     ]
     return [
-        own if isinstance(own, UserError) else value_or_user_error(prepare_model, config, own, tokenizer)
+        own if isinstance(own, UserError) else value_or_user_error(prepare_model, config, own, tokenizer, capabilities)
         for config, own in zip(configs, adapted, strict=True)
     ]
 
@@ -146,7 +153,10 @@ def open_session_on(config: RunConfig, model: nn.Module, tokenizer, device: torc
 
     Every parameter of the model is frozen, and the model is changed in place. device: in place of the config's.
     """
-    return prepare_model(config, apply_method(config, model, tokenizer), tokenizer, device)
+    model.generation_config = neutral_generation_config(model, tokenizer)
+    capabilities = capabilities_of(model)
+    adapted = apply_method(config, model, tokenizer, capabilities)
+    return prepare_model(config, adapted, tokenizer, capabilities, device)
 
 
 def check_processes(config: RunConfig) -> None:
@@ -173,14 +183,14 @@ def require_code_permission(config: RunConfig, task: Task) -> None:
         )
 
 
-def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
+def apply_method(config: RunConfig, model: nn.Module, tokenizer, capabilities: Capabilities) -> nn.Module:
     """Seeds all random generators and puts the method's parameters into the frozen model.
 
     Raises UserError where task and model do not fit.
     """
     task = task_of(config)
     require_code_permission(config, task)
-    if task.cue is None and model.config.is_encoder_decoder:
+    if task.cue is None and not capabilities.continues_source:
         raise UserError(
             f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m"
         )
@@ -188,8 +198,13 @@ def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
     return config.method_options.apply(model, tokenizer)
 
 
-def prepare_model(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
-    """Casts the adapted model to its precision, moves it to its device, and adds the codec of its task."""
+def prepare_model(
+    config: RunConfig, model: nn.Module, tokenizer, capabilities: Capabilities, device: torch.device | None = None
+) -> Session:
+    """Casts the adapted model to its precision, moves it to its device, and adds the codec of its task.
+
+    capabilities: of the model as it was loaded.
+    """
     device = device or pick_device(config.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     if config.precision == "bf16":
@@ -201,40 +216,34 @@ def prepare_model(config: RunConfig, model: nn.Module, tokenizer, device: torch.
         distributed.shard_blocks(model, transformer_blocks(model), device)
     model.to(device)
     task = task_of(config)
-    codec = make_codec(config, task, model, tokenizer)
-    check_positions(config, model, codec)
+    codec = make_codec(config, task, model, tokenizer, capabilities)
+    if not capabilities.ignores_left_padding:
+        codec = dataclasses.replace(codec, multiple=1)
+    answer_len = max(codec.max_target_len, config.max_new_tokens or 0)
+    capabilities.check_positions(len(codec.prompt_ids), config.max_source_len, answer_len)
     losses = compiled_batch_losses(device, config.grad_accum) if config.compile else batch_losses
-    session = Session(config, task, model, codec, device, losses)
+    session = Session(config, task, model, codec, device, losses, capabilities)
     if (hook := session.prompted_embedding) is not None:
         hook.returns = torch.bfloat16 if config.precision == "bf16" else None
     return session
 
 
-def make_codec(config: RunConfig, task: Task, model: nn.Module, tokenizer) -> Codec:
-    """The codec of a task for a model with its prompted embedding in place."""
-    hook = next((m for m in model.modules() if isinstance(m, PromptedEmbedding)), None)
-    vocab_size = hook.vocab_size if hook is not None else 0
+def make_codec(config: RunConfig, task: Task, model: nn.Module, tokenizer, capabilities: Capabilities) -> Codec:
+    """The codec of a task for a model with its method in place. Raises UserError for a label of unknown tokens."""
+    source_rows, target_rows = table_rows(model)
     codec = Codec(
         tokenizer=tokenizer,
-        encoder_decoder=model.config.is_encoder_decoder,
-        prompt_ids=tuple(range(vocab_size, vocab_size + config.method_options.virtual_tokens)),
+        encoder_decoder=capabilities.encoder_decoder,
+        prompt_ids=tuple(range(source_rows, source_rows + config.method_options.virtual_tokens)),
         max_source_len=config.max_source_len,
         max_target_len=config.max_target_len or FREE_TEXT_LEN,
         cue=task.cue,
         cut_references=task.cut_references,
+        table_rows=(source_rows, target_rows),
     )
+    for label in task.labels or ():  # one that no row has is scored, too
+        codec.check_ids((), codec.target_ids(label))
     if config.max_target_len is None and task.labels is not None:
         longest = max(len(codec.target_ids(label)) for label in task.labels)
         codec = dataclasses.replace(codec, max_target_len=longest)
     return codec
-
-
-def check_positions(config: RunConfig, model: nn.Module, codec: Codec) -> None:
-    """Raises UserError where the longest row has more tokens than the model has positions."""
-    answer_len = max(codec.max_target_len, config.max_new_tokens or 0)
-    total, limit = len(codec.prompt_ids) + config.max_source_len + answer_len, max_positions(model)
-    if limit is not None and total > limit:
-        raise UserError(
-            f"--prompt_len {len(codec.prompt_ids)} + --max_source_len {config.max_source_len} + {answer_len} target "
-            f"tokens exceed the model's {limit} positions"
-        )

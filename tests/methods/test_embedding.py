@@ -131,7 +131,7 @@ def test_bottleneck_dropout_acts_in_training_only():
 
 def test_prompt_initialisers():
     torch.manual_seed(0)
-    table = torch.arange(20.0)[:, None].expand(20, 3)
+    table = nn.Embedding.from_pretrained(torch.arange(20.0)[:, None].expand(20, 3))
     assert prompt_from_ids(table, 5, [4, 7])[:, 0].tolist() == [4, 7, 4, 7, 4]
     drawn = prompt_from_vocab(table, 6, 8)[:, 0].tolist()
     assert len(set(drawn)) == 6 and max(drawn) < 8

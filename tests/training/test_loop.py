@@ -177,9 +177,9 @@ def test_a_label_that_goes_on_is_wrong(make_config, monkeypatch):
     zero = session.codec.tokenizer("0", add_special_tokens=False).input_ids
     seen = {}
 
-    def generate(**arguments):
-        seen.update(arguments)
-        return torch.tensor([[0, *zero * arguments["max_new_tokens"]]])
+    def generate(generation_config, **arguments):
+        seen["max_new_tokens"] = generation_config.max_new_tokens
+        return torch.tensor([[0, *zero * generation_config.max_new_tokens]])
 
     monkeypatch.setattr(session.model, "generate", generate)
     example = session.codec.encode(load_data(session.task, session.config).test[:1])

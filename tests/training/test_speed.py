@@ -209,6 +209,8 @@ def test_evaluation_batches_have_little_padding(opened, monkeypatch):
     monkeypatch.setattr(session, "task", sampled)
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3, 4, 5], [6, 7]]
     assert list(evaluation_batches([], [], session)) == []
+    session.capabilities = dataclasses.replace(session.capabilities, ignores_left_padding=False)
+    assert list(evaluation_batches(range(8), lengths, session)) == [[0], [1, 2], [3], [4], [5, 6], [7]]
 
 
 def test_the_source_is_read_once_and_generation_ends_with_the_longest_label(opened, monkeypatch):

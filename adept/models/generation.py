@@ -1,0 +1,61 @@
+"""Generation as the protocol has it: greedy or sampled, and nothing of a checkpoint's own defaults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from adept.base.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def neutral_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """The special ids that generation needs, and nothing else.
+
+    generation_config.json and many model classes hold more: penalties, banned and forced tokens, least lengths, beams.
+    Raises UserError for an encoder-decoder of which nothing says with which id the decoder starts.
+    """
+    from transformers import GenerationConfig
+
+    start = decoder_start_id(model) if model.config.is_encoder_decoder else None
+    return GenerationConfig(
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=start
+    )
+
+
+def decoder_start_id(model: PreTrainedModel) -> int:
+    """The id that transformers' generate() starts the decoder with: the decoder's start token, else the BOS token."""
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for holder in (model.generation_config, model.config, model.config.get_text_config(decoder=True)):
+            if isinstance(found := getattr(holder, name, None), int):
+                return found
+    raise UserError(
+        f"nothing says with which token the decoder of {type(model).__name__} starts: "
+        'put "decoder_start_token_id" into the config.json of --model'
+    )
+
+
+def generate_ids(
+    model: PreTrainedModel,
+    batch: dict[str, Tensor],
+    max_new_tokens: int,
+    sampling: dict[str, float] | None = None,
+    *,
+    synced_gpus: bool = False,
+) -> Tensor:
+    """[B, L]: the ids of the answers alone, padded after their EOS.
+
+    batch: {"input_ids", "attention_mask"} [B, T]; a causal model's rows are padded on the left. sampling:
+    "temperature", "top_p" and "top_k"; None is greedy. model.generation_config must be neutral_generation_config()'s.
+    """
+    from transformers import GenerationConfig
+
+    # An object, not arguments: with these, generate() refuses configs that hold generation options.
+    chosen = GenerationConfig(
+        do_sample=sampling is not None, num_beams=1, max_new_tokens=max_new_tokens, **(sampling or {})
+    )
+    output = model.generate(**batch, generation_config=chosen, synced_gpus=synced_gpus)
+    return output[:, 1:] if model.config.is_encoder_decoder else output[:, batch["input_ids"].shape[1] :]
