@@ -15,7 +15,7 @@ from torch import nn
 from adept.base import distributed
 from adept.base.errors import UserError, first_line
 from adept.config.run import RunConfig, check_combination, task_of
-from adept.data.codec import Codec
+from adept.data.codec import Codec, check_labels
 from adept.methods.embedding import PromptedEmbedding
 from adept.methods.method import Method
 from adept.models.families import max_positions
@@ -210,7 +210,10 @@ def prepare_model(config: RunConfig, model: nn.Module, tokenizer, device: torch.
 
 
 def make_codec(config: RunConfig, task: Task, model: nn.Module, tokenizer) -> Codec:
-    """The codec of a task for a model with its prompted embedding in place."""
+    """The codec of a task for a model with its prompted embedding in place.
+
+    Raises UserError for labels that the model's tokenizer cannot tell apart or write.
+    """
     hook = next((m for m in model.modules() if isinstance(m, PromptedEmbedding)), None)
     vocab_size = hook.vocab_size if hook is not None else 0
     codec = Codec(
@@ -221,10 +224,14 @@ def make_codec(config: RunConfig, task: Task, model: nn.Module, tokenizer) -> Co
         max_target_len=config.max_target_len or FREE_TEXT_LEN,
         cue=task.cue,
         cut_references=task.cut_references,
+        clean_up=config.decoding == "transformers4",
     )
-    if config.max_target_len is None and task.labels is not None:
-        longest = max(len(codec.target_ids(label)) for label in task.labels)
-        codec = dataclasses.replace(codec, max_target_len=longest)
+    if task.labels is None:
+        return codec
+    if config.max_target_len is None:
+        longest = max(len(codec.text_ids(label)) for label in task.labels)
+        codec = dataclasses.replace(codec, max_target_len=longest + 1)
+    check_labels(codec, task.labels)
     return codec
 
 
