@@ -139,16 +139,17 @@ class Codec:
     def text(self, ids: Sequence[int]) -> str:
         """The answer of generated ids, up to EOS: the inverse of target_ids.
 
-        It is what all ids say beyond what stands before it, without the blank that separates it from the cue.
+        It is what all ids say beyond what stands before it, without the blank that separates it from the cue, or that
+        the tokenizer itself puts in front of an encoder-decoder's target.
         """
         ids = list(ids)
         ids = ids[: ids.index(self.tokenizer.eos_token_id)] if self.tokenizer.eos_token_id in ids else ids
+        alone = self.ids(CONTEXTS[0], special=False)
         if self.encoder_decoder:
-            text = self.decode(ids)
+            before, blank = [], self.decode(alone).removesuffix(CONTEXTS[0])
         else:
-            before = self.cue_ids or self.ids(CONTEXTS[0], special=False)
-            text = self.decode([*before, *ids])[len(self.decode(before)) :]
-            text = text if self.cue is None else text.removeprefix(" ")
+            before, blank = self.cue_ids or alone, "" if self.cue is None else " "
+        text = self.decode([*before, *ids])[len(self.decode(before)) :].removeprefix(blank)
         return clean_up(text) if self.clean_up else text
 
     def decode(self, ids: Sequence[int]) -> str:
