@@ -56,7 +56,8 @@ class RunConfig(Options):
     grad_accum: int = option(1, "forward passes per optimizer step (Appendix E: 2 on large tasks)", ge=1)
     accumulate: Literal["tokens", "batches"] = option(
         "tokens",
-        "the loss of a step of several passes: the mean over all its target 'tokens', or over the passes' means (released code)",
+        "loss of a step of several passes: the mean over all its target 'tokens', or of the means of its 'batches' "
+        "(released code)",
     )
     schedule: Literal["linear", "constant"] = option(
         "linear", "rate after warm-up: 'linear' decay to 0 (Appendix E) or 'constant'"
@@ -125,8 +126,8 @@ class RunConfig(Options):
     )
     invalid_answers: Literal["wrong", "released"] = option(
         "wrong",
-        "answers that are no label or number are 'wrong' (T5); 'released': to Matthews a class of their own, and one 'nan' "
-        "makes a correlation 0 (released code)",
+        "answers that are no label or number are 'wrong' (T5), or as in the released code: a class of their own to "
+        "Matthews, and one 'nan' makes a correlation 0",
     )
     max_new_tokens: int | None = option(
         None,
@@ -318,25 +319,6 @@ def task_of(config: RunConfig) -> Task:
     else:
         task = find_task(config.task)
     return task.with_options(config.task_options, config.targets, config.invalid_answers)
-
-
-def check_combination(config: RunConfig, task: Task) -> None:
-    """Raises UserError where options that are right alone contradict each other."""
-    method = config.method_options
-    for name in method.evaluation:
-        if getattr(method, name) is not None and (config.steps or config.init_from is None):
-            raise UserError(
-                f"--{name} changes how a trained adapter is evaluated: it needs --init_from RUN_ID and --steps 0"
-            )
-    if config.fold and not method.folds:
-        known = ", ".join(name for name, other in METHODS.items() if other.folds)
-        raise UserError(
-            f"--fold has no effect on method '{config.method}', which has no token-shared offset; {known} fold"
-        )
-    if task.words is None and (config.scoring == "likelihood" or config.compare_scoring):
-        raise UserError(
-            f"--scoring likelihood needs a task with labels; '{task.name}' has free targets: --scoring generate"
-        )
 
 
 # Identities -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from torch import nn
 
 from adept.base import distributed
 from adept.base.errors import UserError, first_line
-from adept.config.run import RunConfig, check_combination, task_of
+from adept.config.combinations import check_combination
+from adept.config.run import RunConfig, task_of
 from adept.data.codec import Codec, check_labels
 from adept.methods.embedding import PromptedEmbedding
 from adept.methods.method import Method

@@ -72,10 +72,14 @@ def test_what_the_official_protocol_changes():
     changed = {name: official.get(name) for name in OPTIONS if official.get(name) != paper.get(name)}
     assert changed == {
         "protocol": "official", "prompt_init": "text", "bottleneck_dropout": 0.1, "weight_decay": 0.0, "beta2": 0.999,
-        "stsb_rounding": 0.1, "group_by_length": False,
+        "stsb_rounding": 0.1, "group_by_length": False, "adamw": "transformers4", "accumulate": "batches",
+        "decoding": "transformers4", "invalid_answers": "released", "max_new_tokens": 19,
     }  # fmt: skip
     assert resolve({"task": "rte", "method": "dept", "protocol": "official"}).offset_alpha == 8
-    assert resolve({"task": "rte", "method": "pt", "protocol": "official"}).prompt_init == "random"
+    for method in ("pt", "pt_table"):
+        assert resolve({"task": "rte", "method": method, "protocol": "official"}).prompt_init == "random"
+    code = resolve({"task": "mbpp", "protocol": "official", "allow_code_execution": True})
+    assert code.max_new_tokens == 256  # the release has no code generation
 
 
 def test_a_flag_that_is_true_or_false_may_stand_alone():
@@ -187,6 +191,7 @@ OTHER = {
     "prompt_len": 59, "bottleneck": 18, "rank": 29, "prompt_init": "random", "prompt_init_vocab": 100, "prompt_init_text": "Classify:",
     "bottleneck_init": "width", "bottleneck_dropout": 0.2, "offset_len": 255, "offset_alpha": 4, "lora_alpha": 8, "lora_dropout": 0.2,
     "prompt_lr": 0.2, "offset_lr": 2e-4, "lr": 2e-4, "steps": 29_000, "batch_size": 31, "grad_accum": 2, "schedule": "constant",
+    "accumulate": "batches", "adamw": "transformers4", "decoding": "transformers4", "invalid_answers": "released",
     "warmup_steps": 499, "weight_decay": 0.02, "beta1": 0.8, "beta2": 0.97, "eps": 1e-8, "max_grad_norm": 0, "model_dropout": 0,
     "precision": "bf16", "seed": 43, "max_source_len": 255, "max_target_len": 3, "targets": "words", "data_revision": "a1b2",
     "few_shot_rule": "released", "max_new_tokens": 3, "stsb_rounding": 0.1, "qa_references": "first", "pad_punctuation": False,

@@ -19,7 +19,7 @@ def wrap(backend, *, adds: str, **settings) -> transformers.PreTrainedTokenizerF
 
 
 def sentence_pieces(*, adds: str = "<s> $A", normalizer=None, **settings) -> transformers.PreTrainedTokenizerFast:
-    """SentencePiece's kind: blanks are "▁", and one is put in front of every text. Letters that are not ASCII are <unk>."""
+    """SentencePiece's kind: blanks are "▁", and one is put in front of every text. What is not ASCII is <unk>."""
     letters = sorted({*string.printable, "▁"} - {" "})
     vocabulary = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0)]
     vocabulary += [(letter, -10.0) for letter in letters] + [(piece, -5.0) for piece in PIECES if len(piece) > 1]

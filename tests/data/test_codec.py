@@ -1,4 +1,4 @@
-"""A row is one text, whatever the tokenizer puts around texts, and an answer is what that text says behind its source."""
+"""A row is one text, whatever the tokenizer adds to texts, and an answer is what that text says behind its source."""
 
 import pytest
 from small_tokenizers import NFKC, ONE_BLANK, byte_level, sentence_pieces
