@@ -1,12 +1,16 @@
 """A row is one text, whatever the tokenizer adds to texts, and an answer is what that text says behind its source."""
 
 import pytest
+import torch
 from small_tokenizers import NFKC, ONE_BLANK, byte_level, sentence_pieces
 
 from adept.base.errors import UserError
 from adept.data.codec import Codec, check_labels, clean_up
+from adept.data.dataset import load_data
 from adept.data.example import Example
-from adept.training.session import open_session
+from adept.models.loading import load_model
+from adept.training.evaluation import evaluate
+from adept.training.session import open_session, open_session_on
 
 TOKENIZERS = {
     "SentencePiece": lambda **settings: sentence_pieces(**settings),
@@ -110,6 +114,37 @@ def test_a_byte_level_tokenizers_ids_are_those_of_the_parts():
     (example,) = codec(tokenizer).encode([Example("0", "a warm film ", "yes", ())])
     parts = [tokenizer(text).input_ids for text in ("a warm film ", "\nanswer:", " yes")]
     assert [*example.source_ids, *example.target_ids] == [*parts[0], *parts[1], *parts[2], tokenizer.eos_token_id]
+
+
+def test_the_ids_that_likelihood_scores_are_those_of_training(tokenizer):
+    for encoder_decoder in (True, False):
+        made = codec(tokenizer, encoder_decoder=encoder_decoder)
+        for example in made.encode([Example("0", "review: fine", label, ()) for label in ("yes", "no", "0")]):
+            assert list(example.target_ids) == made.target_ids(example.target)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize(("family", "task"), [("llama", "squad"), ("t5", "squad"), ("llama", "rte"), ("t5", "rte")])
+def test_a_model_that_answers_with_the_target_is_right_in_every_row(make_config, monkeypatch, name, family, task):
+    config = make_config(family, task=task, targets="words")
+    model, _ = load_model(config.model)
+    session = open_session_on(config, model, TOKENIZERS[name](**LEAKS))
+    examples = session.codec.encode(load_data(session.task, config).test)
+    targets = {example.source_ids: example.target_ids for example in examples}
+
+    def answer(input_ids, attention_mask, **_):
+        rows = [[i for i in row if i not in session.codec.prompt_ids] for row in padless(input_ids, attention_mask)]
+        answers = torch.nn.utils.rnn.pad_sequence([torch.tensor(targets[tuple(row)]) for row in rows], batch_first=True)
+        return torch.cat([torch.zeros(len(rows), 1) if session.codec.encoder_decoder else input_ids, answers], 1).long()
+
+    monkeypatch.setattr(session.model, "generate", answer)
+    scores, predictions = evaluate(session, examples)
+    assert predictions == [example.target for example in examples]
+    assert scores[session.task.reported] == 100
+
+
+def padless(ids, mask):
+    return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
 
 
 # Labels ---------------------------------------------------------------------------------------------------------------
