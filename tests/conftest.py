@@ -105,11 +105,11 @@ def world(model_folders, data_dir, trained, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def measure():
-    """measure(name, predictions, gold, labels, groups): a metric of rows with one reference each."""
+    """measure(name, predictions, gold, labels, groups, **fields): a metric of rows with one reference each."""
     from adept.metrics import METRICS, Answers
 
-    def measure(name, predictions, gold, labels=("0", "1"), groups=None):
-        return METRICS[name](Answers(predictions, [(g,) for g in gold], labels, groups))
+    def measure(name, predictions, gold, labels=("0", "1"), groups=None, **fields):
+        return METRICS[name](Answers(predictions, [(g,) for g in gold], labels, groups, **fields))
 
     return measure
 

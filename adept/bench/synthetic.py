@@ -16,18 +16,24 @@ from adept.training.session import Session
 
 
 class DigitTokenizer:
-    """A tokenizer of label digits. "0" is two tokens, "1" and "2" are one, as in T5's vocabulary."""
+    """A tokenizer of label digits. "0" is two tokens, "1" and "2" are one, as in T5's vocabulary.
+
+    Any other character is one token, blanks are none.
+    """
 
     pad_token_id, eos_token_id = 0, 1
     answer_start_id = 2
     """The last id of every causal source. The answer of an encoder-decoder starts at the padding id instead."""
-    words: ClassVar = {"0": (3, 632), "1": (209,), "2": (204,)}
+    words: ClassVar = {"0": (3, 632), "1": (209,), "2": (204,), " ": ()}
+    texts: ClassVar = {pad_token_id: "", eos_token_id: "", 3: "", 632: "0", 209: "1", 204: "2"}
 
     def __call__(self, text: str, **_) -> SimpleNamespace:
-        return SimpleNamespace(input_ids=list(self.words[text.strip()]))
+        return SimpleNamespace(
+            input_ids=[i for letter in text for i in self.words.get(letter, (self.answer_start_id,))]
+        )
 
     def decode(self, ids: Sequence[int], **_) -> str:
-        return " ".join(str(i) for i in ids if i not in (self.pad_token_id, self.eos_token_id))
+        return "".join(self.texts.get(i, f" {i}") for i in ids)
 
 
 def set_short_answer_head(model: nn.Module) -> nn.Module:

@@ -17,13 +17,13 @@ from adept.base import paths
 from adept.base.errors import UserError, nearest
 from adept.base.options import Options, check_option, default_of, option_type
 from adept.base.yaml_files import read_own_yaml, read_yaml
+from adept.config.combinations import check_combination
 from adept.config.run import (
     METHOD_OPTIONS,
     OPTIONS,
     TASK_OPTIONS,
     RunConfig,
     all_owners,
-    check_combination,
     model_label,
     no_effect,
 )

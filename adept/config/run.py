@@ -54,11 +54,19 @@ class RunConfig(Options):
     steps: int = option(30_000, "optimizer steps (Appendix E: 30,000 small and T5-3B, 300,000 large)", ge=0)
     batch_size: int = option(32, "examples per forward pass (Appendix E)", ge=1)
     grad_accum: int = option(1, "forward passes per optimizer step (Appendix E: 2 on large tasks)", ge=1)
+    accumulate: Literal["tokens", "batches"] = option(
+        "tokens",
+        "loss of a step of several passes: the mean over all its target 'tokens', or of the means of its 'batches' "
+        "(released code)",
+    )
     schedule: Literal["linear", "constant"] = option(
         "linear", "rate after warm-up: 'linear' decay to 0 (Appendix E) or 'constant'"
     )
     warmup_steps: int | None = option(
         None, "linear warm-up; None: 500 (Appendix E), a tenth of the steps where that is less", ge=0
+    )
+    adamw: Literal["torch", "transformers4"] = option(
+        "torch", "AdamW adds eps after the bias correction ('torch') or before it ('transformers4': released code)"
     )
     weight_decay: float = option(0.01, "AdamW's (Appendix E: 0.01; released code: 0)", ge=0.0)
     beta1: float = option(0.9, "AdamW's (Appendix E)", ge=0.0, le=0.9999)
@@ -111,9 +119,19 @@ class RunConfig(Options):
     scoring: Literal["generate", "likelihood"] = option(
         "generate", "prediction by 'generate' (greedy, whole vocabulary: released code) or by label 'likelihood'"
     )
+    decoding: Literal["exact", "transformers4"] = option(
+        "exact",
+        "answers are what the tokens say, or without the blanks beside punctuation that transformers 4 removes and "
+        "those around them (released code)",
+    )
+    invalid_answers: Literal["wrong", "released"] = option(
+        "wrong",
+        "answers that are no label or number are 'wrong' (T5), or as in the released code: a class of their own to "
+        "Matthews, and one 'nan' makes a correlation 0",
+    )
     max_new_tokens: int | None = option(
         None,
-        "tokens generated; None: one more than the longest label, for free text max_target_len - 1 (released code)",
+        "tokens generated; None: one more than the longest label, for free text max_target_len - 1 (released code: 19)",
         ge=1,
         le=MOST_TOKENS,
     )
@@ -299,26 +317,7 @@ def task_of(config: RunConfig) -> Task:
         task = read_task(Path(config.task_file))
     else:
         task = find_task(config.task)
-    return task.with_options(config.task_options, config.targets)
-
-
-def check_combination(config: RunConfig, task: Task) -> None:
-    """Raises UserError where options that are right alone contradict each other."""
-    method = config.method_options
-    for name in method.evaluation:
-        if getattr(method, name) is not None and (config.steps or config.init_from is None):
-            raise UserError(
-                f"--{name} changes how a trained adapter is evaluated: it needs --init_from RUN_ID and --steps 0"
-            )
-    if config.fold and not method.folds:
-        known = ", ".join(name for name, other in METHODS.items() if other.folds)
-        raise UserError(
-            f"--fold has no effect on method '{config.method}', which has no token-shared offset; {known} fold"
-        )
-    if task.words is None and (config.scoring == "likelihood" or config.compare_scoring):
-        raise UserError(
-            f"--scoring likelihood needs a task with labels; '{task.name}' has free targets: --scoring generate"
-        )
+    return task.with_options(config.task_options, config.targets, config.invalid_answers)
 
 
 # Identities -----------------------------------------------------------------------------------------------------------

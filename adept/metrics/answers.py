@@ -21,6 +21,8 @@ class Answers:
     """The label strings, indexed by class id. None for a task with free text or numbers."""
     groups: Sequence[str] | None = None
     """Rows with the same key belong to one question. None: every row is a question of its own."""
+    invalid: str = "wrong"
+    """What an answer is that is no label or number: "wrong", or what the "released" metrics make of it."""
     cleanup: str = "return"
     """How code metrics post-process a completion: "return" or "lines" (see `completions.clean_completion`)."""
 

@@ -73,9 +73,13 @@ def f1_macro(answers: Answers) -> float:
 def matthews(answers: Answers) -> float:
     """Matthews correlation in percent; 0 if all predictions or all references are of one class.
 
-    An invalid prediction becomes the opposite of its gold class.
+    An invalid prediction becomes the opposite of its gold class. In the released code's metric, of answers.invalid
+    "released", each invalid string is a class of its own.
     """
-    predicted, gold = binary_class_ids(answers)
+    if answers.invalid == "released":
+        predicted, gold = list(answers.predictions), [references[0] for references in answers.references]
+    else:
+        predicted, gold = binary_class_ids(answers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # one class only: the value is 0, which needs no warning
         return 100 * float(matthews_corrcoef(gold, predicted))

@@ -81,6 +81,7 @@ class TestedRun:
             references=[tuple(self.predictions[row].references) for row, _ in rows],
             labels=self.task.labels,
             groups=[group for _, group in rows],
+            invalid=self.task.invalid_answers,
         )
         return score((metric,), answers)[metric]
 

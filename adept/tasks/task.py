@@ -100,15 +100,19 @@ class Task:
     options: TaskOptions = field(default_factory=TaskOptions)
     targets: str = "digits"
     """Which strings stand for classes: 'digits' or 'words'."""
+    invalid_answers: str = "wrong"
+    """What metrics make of an answer that is no label or number: 'wrong', or as in the 'released' code."""
 
     @property
     def reported(self) -> str:
         """The metric that tables print."""
         return self.report or self.metrics[0]
 
-    def with_options(self, options: TaskOptions, targets: str) -> Task:
-        """The task as its options have it. targets: 'digits' or 'words'."""
-        return dataclasses.replace(self, options=options, targets=targets, **options.changes())
+    def with_options(self, options: TaskOptions, targets: str, invalid_answers: str) -> Task:
+        """The task as its options and those of every run have it. targets: 'digits' or 'words'."""
+        return dataclasses.replace(
+            self, options=options, targets=targets, invalid_answers=invalid_answers, **options.changes()
+        )
 
     @property
     def labels(self) -> tuple[str, ...] | None:

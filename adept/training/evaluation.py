@@ -54,6 +54,7 @@ def make_answers(task: Task, examples: list[Example], predictions: list[str]) ->
         references=[e.references for e in examples],
         labels=task.labels,
         groups=[e.group for e in examples],
+        invalid=task.invalid_answers,
         cleanup=task.completion_cleanup,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 
@@ -33,12 +34,37 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict]
     return [{"params": parameters, "lr": rates[pattern], "name": pattern} for pattern, parameters in groups.items()]
 
 
+class Transformers4AdamW(torch.optim.AdamW):
+    """AdamW as transformers 4 has it, which the released code trains with.
+
+    It adds eps before the bias correction of the second moment, where torch adds it after, so its eps is torch's eps
+    divided by sqrt(1 - beta2^t) at step t. It decays the weights after their update, not before.
+    """
+
+    def __init__(self, groups: list[dict], *, eps: float, weight_decay: float, **options):
+        super().__init__(groups, eps=eps, weight_decay=0.0, **options)
+        self.eps, self.decay = eps, weight_decay
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            made = max((int(self.state[p]["step"]) for p in group["params"] if "step" in self.state[p]), default=0)
+            group["eps"] = self.eps / math.sqrt(1 - group["betas"][1] ** (made + 1))
+        super().step()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if self.decay and parameter.grad is not None:
+                    parameter.mul_(1 - group["lr"] * self.decay)
+
+
 def make_optimizer(groups: list[dict], config: RunConfig) -> torch.optim.AdamW:
-    """AdamW that remembers each group's peak rate as "initial_lr"."""
-    fused = all(p.is_cuda for group in groups for p in group["params"])
-    optimizer = torch.optim.AdamW(
-        groups, betas=(config.beta1, config.beta2), eps=config.eps, weight_decay=config.weight_decay, fused=fused
-    )
+    """AdamW of the kind --adamw, which remembers each group's peak rate as "initial_lr"."""
+    options = {"betas": (config.beta1, config.beta2), "eps": config.eps, "weight_decay": config.weight_decay}
+    if config.adamw == "transformers4":
+        optimizer = Transformers4AdamW(groups, **options)  # not fused: a count of steps on the GPU would stall it
+    else:
+        fused = all(p.is_cuda for group in groups for p in group["params"])
+        optimizer = torch.optim.AdamW(groups, **options, fused=fused)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer

@@ -14,8 +14,9 @@ from torch import nn
 
 from adept.base import distributed
 from adept.base.errors import UserError, first_line
-from adept.config.run import RunConfig, check_combination, task_of
-from adept.data.codec import Codec
+from adept.config.combinations import check_combination
+from adept.config.run import RunConfig, task_of
+from adept.data.codec import Codec, check_labels
 from adept.methods.embedding import PromptedEmbedding
 from adept.methods.method import Method
 from adept.models.capabilities import Capabilities, capabilities_of
@@ -229,7 +230,10 @@ def prepare_model(
 
 
 def make_codec(config: RunConfig, task: Task, model: nn.Module, tokenizer, capabilities: Capabilities) -> Codec:
-    """The codec of a task for a model with its method in place. Raises UserError for a label of unknown tokens."""
+    """The codec of a task for a model with its method in place.
+
+    Raises UserError for labels that the model's tokenizer cannot tell apart or write, or whose tokens the model lacks.
+    """
     source_rows, target_rows = table_rows(model)
     codec = Codec(
         tokenizer=tokenizer,
@@ -240,10 +244,14 @@ def make_codec(config: RunConfig, task: Task, model: nn.Module, tokenizer, capab
         cue=task.cue,
         cut_references=task.cut_references,
         table_rows=(source_rows, target_rows),
+        clean_up=config.decoding == "transformers4",
     )
-    for label in task.labels or ():  # one that no row has is scored, too
+    if task.labels is None:
+        return codec
+    if config.max_target_len is None:
+        longest = max(len(codec.text_ids(label)) for label in task.labels)
+        codec = dataclasses.replace(codec, max_target_len=longest + 1)
+    for label in task.labels:  # one that no row has is scored, too
         codec.check_ids((), codec.target_ids(label))
-    if config.max_target_len is None and task.labels is not None:
-        longest = max(len(codec.target_ids(label)) for label in task.labels)
-        codec = dataclasses.replace(codec, max_target_len=longest)
+    check_labels(codec, task.labels)
     return codec

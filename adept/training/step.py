@@ -32,13 +32,21 @@ class StepInput:
     batches: tuple[Batch, ...]
     multiplier: float
 
+    @property
+    def weights(self) -> list[float]:
+        """The weight of each batch's mean loss in the step's loss (--accumulate)."""
+        if self.session.config.accumulate == "batches":
+            return [1 / len(self.batches)] * len(self.batches)
+        counts = [float(batch.inputs["targets"]) for batch in self.batches]
+        return [count / sum(counts) for count in counts]
+
 
 @dataclass(frozen=True)
 class StepResult:
     """The result of a run's optimizer step."""
 
     loss: Tensor
-    """The mean loss of its batches, on the device: reading it would stall a GPU."""
+    """The step's loss (--accumulate), on the device: reading it would stall a GPU."""
     seconds: float
     """The run's share of the step's time."""
     runs: int
@@ -64,10 +72,11 @@ def train_step(inputs: Sequence[StepInput], stack: Stack | None = None) -> list[
     """
     started = time.perf_counter()
     stack = stack or Stack([step.session for step in inputs])
-    accumulated = len(inputs[0].batches)
     total = torch.zeros(len(inputs), device=stack.device)
-    for batches in zip(*(step.batches for step in inputs), strict=True):
-        losses = stack.losses([batch.inputs for batch in batches]) / accumulated
+    weights = torch.tensor([step.weights for step in inputs], dtype=torch.float64)  # [runs, batches]
+    for i, batches in enumerate(zip(*(step.batches for step in inputs), strict=True)):
+        losses = stack.losses([batch.inputs for batch in batches])
+        losses = losses * weights[:, i].to(losses, non_blocking=True)
         losses.sum().backward()
         total = total + losses.detach()
     gradients = [p.grad for step in inputs for p in optimized_parameters(step.optimizer) if p.grad is not None]

@@ -40,7 +40,7 @@ def test_both_ways_answer_the_same_strings(name):
     rows = synthetic_examples(PROFILES["rte"], 9, ours)
     answers = released_predict(released, rows)
     assert answers == predict(ours, rows)
-    assert answers.count("3 632") > len(answers) / 2  # most of the time the random model says "0", and stops
+    assert answers.count("0") > len(answers) / 2  # most of the time the random model says "0", and stops
 
 
 def test_the_released_way_is_padded_and_eager():

@@ -72,10 +72,14 @@ def test_what_the_official_protocol_changes():
     changed = {name: official.get(name) for name in OPTIONS if official.get(name) != paper.get(name)}
     assert changed == {
         "protocol": "official", "prompt_init": "text", "bottleneck_dropout": 0.1, "weight_decay": 0.0, "beta2": 0.999,
-        "stsb_rounding": 0.1, "group_by_length": False,
+        "stsb_rounding": 0.1, "group_by_length": False, "adamw": "transformers4", "accumulate": "batches",
+        "decoding": "transformers4", "invalid_answers": "released", "max_new_tokens": 19,
     }  # fmt: skip
     assert resolve({"task": "rte", "method": "dept", "protocol": "official"}).offset_alpha == 8
-    assert resolve({"task": "rte", "method": "pt", "protocol": "official"}).prompt_init == "random"
+    for method in ("pt", "pt_table"):
+        assert resolve({"task": "rte", "method": method, "protocol": "official"}).prompt_init == "random"
+    code = resolve({"task": "mbpp", "protocol": "official", "allow_code_execution": True})
+    assert code.max_new_tokens == 256  # the release has no code generation
 
 
 def test_a_flag_that_is_true_or_false_may_stand_alone():
@@ -198,6 +202,7 @@ OTHER = {
     "shard_model": True, "allow_code_execution": True, "split_seed": 43, "few_shot": 16, "group_by_length": False,
     "eval_every": 999, "eval_rows": 99, "scoring": "likelihood", "select_on": "f1", "data_dir": "elsewhere",
     "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
+    "accumulate": "batches", "adamw": "transformers4", "decoding": "transformers4", "invalid_answers": "released",
     "wandb_project": "mine", "wandb_group": "mine", "save_every": 9,
 }  # fmt: skip
 

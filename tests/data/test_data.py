@@ -25,14 +25,11 @@ class Letters:
 
     pad_token_id = eos_token_id = 2
 
-    def __call__(self, text, add_special_tokens=True, truncation=False, max_length=None):
+    def __call__(self, text, **_):
         class Output:
             pass
 
-        rows = [
-            [ord(c) - 87 for c in t if c.isalpha()][: max_length if truncation else None]
-            for t in ([text] if isinstance(text, str) else text)
-        ]
+        rows = [[ord(c) - 87 for c in t if c.isalpha()] for t in ([text] if isinstance(text, str) else text)]
         output = Output()
         output.input_ids = rows[0] if isinstance(text, str) else rows
         return output

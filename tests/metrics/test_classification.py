@@ -203,3 +203,14 @@ def test_multirc_equals_superglues_definition(measure, seed):
 def test_gold_without_a_class_is_refused(measure, name, labels):
     with pytest.raises(ValueError, match="'2' is none of the labels"):
         measure(name, ["1"], ["2"], labels)
+
+
+def test_an_invalid_string_is_a_class_of_its_own_to_the_released_matthews(measure):
+    assert measure("matthews", ["0", "x"], ["0", "1"]) == 0  # the class that is wrong
+    assert measure("matthews", ["0", "x"], ["0", "1"], invalid="released") == pytest.approx(50)
+    predicted, gold = ["0", "1", "1", "", "x", "0"], ["0", "1", "0", "1", "1", "0"]
+    expected = 100 * sk.matthews_corrcoef(gold, predicted)
+    assert measure("matthews", predicted, gold, invalid="released") == pytest.approx(expected)
+    assert expected != pytest.approx(measure("matthews", predicted, gold))
+    valid = ["0", "1", "1", "1", "0", "0"]
+    assert measure("matthews", valid, gold, invalid="released") == pytest.approx(measure("matthews", valid, gold))

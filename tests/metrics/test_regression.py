@@ -78,3 +78,12 @@ def test_one_row_has_no_correlation(measure):
 )
 def test_correlations_of_extreme_numbers_stay_finite_and_in_range(measure, name, predicted):
     assert -100.0001 <= measure(name, predicted, ["1", "2", "4"], None) <= 100.0001
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400"])
+def test_one_answer_that_is_no_finite_number_makes_the_released_correlation_zero(measure, name, text):
+    predicted, gold = ["1", "2", text, "4"], ["1", "2", "-1", "4"]
+    assert measure(name, predicted, gold, None) == pytest.approx(100)  # read as -1
+    assert measure(name, predicted, gold, None, invalid="released") == 0
+    assert measure(name, ["1", "2", "zwei", "4"], gold, None, invalid="released") == pytest.approx(100)

@@ -103,3 +103,51 @@ def test_set_rates_multiplies_each_groups_own_peak():
     for multiplier in (0.5, 0.0, 1.0):  # of the peak, not of the rate before
         set_rates(optimizer, multiplier)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.3 * multiplier, 1e-4 * multiplier])
+
+
+def transformers4_step(parameter, gradient, first, second, step, rate, config):
+    """One update of transformers 4's AdamW, as its source has it: eps before the bias correction, decay at the end."""
+    first.mul_(config.beta1).add_(gradient, alpha=1 - config.beta1)
+    second.mul_(config.beta2).addcmul_(gradient, gradient, value=1 - config.beta2)
+    denominator = second.sqrt().add_(config.eps)
+    step_size = rate * (1 - config.beta2**step) ** 0.5 / (1 - config.beta1**step)
+    parameter.addcdiv_(first, denominator, value=-step_size)
+    parameter.add_(parameter, alpha=-rate * config.weight_decay)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_the_released_adamw_equals_transformers_4(weight_decay):
+    flags = {"task": "rte", "adamw": "transformers4", "weight_decay": weight_decay, "eps": 1e-3, "beta2": 0.999}
+    config, model = resolve(flags), Tiny().double()
+    optimizer = make_optimizer(parameter_groups(model, RATES), config)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    expected = {name: p.detach().clone() for name, p in trained.items()}
+    moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in expected.items()}
+    for step in range(1, 31):
+        set_rates(optimizer, multiplier := 1 / step)
+        for name, parameter in trained.items():
+            parameter.grad = 1e-3 * torch.randn_like(parameter)  # near eps, where it matters
+            rate = multiplier * (0.3 if name == "embed.prompt" else 1e-4)
+            transformers4_step(expected[name], parameter.grad, *moments[name], step, rate, config)
+        if step == 11:  # resumed: moments and counts are restored, groups stay
+            state, optimizer = optimizer.state_dict(), make_optimizer(parameter_groups(model, RATES), config)
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state["state"]})
+            set_rates(optimizer, multiplier)
+        optimizer.step()
+        for name, parameter in trained.items():
+            torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-12, atol=1e-14)
+
+
+def test_epsilon_of_the_released_adamw_is_larger_at_first():
+    """In torch's form: 32 times eps at step 1, 10 at 10, 3.2 at 100 with beta2 0.999."""
+    model = Tiny()
+    optimizer = make_optimizer(parameter_groups(model, RATES), resolve({"task": "rte", "protocol": "official"}))
+    for step in range(1, 101):
+        for parameter in (p for p in model.parameters() if p.requires_grad):
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        for number, factor in ((1, 31.6), (10, 10.0), (100, 3.24)):
+            if step == number:
+                assert [group["eps"] / 1e-6 for group in optimizer.param_groups] == pytest.approx(
+                    [factor] * 2, rel=1e-2
+                )
