@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from adept.base.console import print_result, print_status
 from adept.base.errors import UserError
 from adept.commands.table_arguments import add_all, named_tables, table_parser
-from adept.config.command_line import OneLineParser, parse
+from adept.config.command_line import OneLineParser, add_rerun, parse
 from adept.tables.estimate import estimate_hours, train_command
 from adept.tables.launchers.in_process import InProcess
 from adept.tables.launchers.launcher import Launcher
@@ -57,6 +57,7 @@ def sweep_parser(arguments: Sequence[str]) -> OneLineParser:
     """The parser of `sweep`. arguments: the command line, which chooses what --help lists."""
     parser = table_parser("sweep", __doc__, arguments)
     add_all(parser)
+    add_rerun(parser)
     parser.add_argument("--dry_run", action="store_true", help="print the commands, their number and the GPU hours")
     parser.add_argument(
         "--early_stopping",
@@ -128,7 +129,11 @@ def run_tables(tables: list[Table], rest: argparse.Namespace) -> dict[str, str]:
     with contextlib.closing(make_launcher(rest)) as launcher, Signals() as signals, signals.interrupt_at_once():
         try:
             return carry_out(
-                tables, launcher, early_stopping="early_stopping" in rest, stack=None if stack == "auto" else int(stack)
+                tables,
+                launcher,
+                early_stopping="early_stopping" in rest,
+                stack=None if stack == "auto" else int(stack),
+                rerun="rerun" in rest,
             )
         except KeyboardInterrupt:  # Ray raises one of its own: say which signal it was
             signals.check()

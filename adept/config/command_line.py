@@ -51,6 +51,15 @@ def command_line(description: str, *, config_file: bool = True, arguments: Itera
     return parser
 
 
+def add_rerun(parser: OneLineParser) -> None:
+    """Adds --rerun, for commands that find runs finished."""
+    parser.add_argument(
+        "--rerun",
+        action="store_true",
+        help="move the record of a finished run aside where its options, data or base model were others, and run again",
+    )
+
+
 def value_after(flag: str, words: list[str]) -> str | None:
     """The value of a flag on a command line, None where it is not there."""
     for i, word in enumerate(words):

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import InstanceOf
 from pydantic.fields import FieldInfo
 
+from adept.base.digests import folder_digest
 from adept.base.errors import UserError
 from adept.base.options import MOST_TOKENS, Options, default_of, is_place, option, option_type
 from adept.methods import METHODS, find_method
@@ -165,7 +166,9 @@ class RunConfig(Options):
         ge=0,
         place=True,
     )
-    track: Literal["none", "wandb"] = option("none", "'wandb' mirrors the run (WANDB_MODE=offline works)", place=True)
+    track: Literal["none", "wandb", "tensorboard"] = option(
+        "none", "mirrors the run to 'wandb' (WANDB_MODE=offline works) or 'tensorboard' (event files)", place=True
+    )
     wandb_project: str = option("adept", "wandb project", place=True)
     wandb_group: str | None = option(
         None, "wandb group; None: a sweep's table, else task-model, so that methods lie side by side", place=True
@@ -324,6 +327,9 @@ def check_combination(config: RunConfig, task: Task) -> None:
 
 # Identities -----------------------------------------------------------------------------------------------------------
 
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "special_tokens_map.json", "added_tokens.json")
+"""Patterns of the names of a tokenizer's files."""
+
 
 def model_label(model: str) -> str:
     """A model's short name: the last part of its id or folder, in lower case."""
@@ -351,6 +357,14 @@ def model_identity(model: str) -> str:
                     file.seek(path.stat().st_size * part // 64)
                     digest.update(file.read(4096))
     return f"{folder.name}@{digest.hexdigest()[:12]}"
+
+
+@functools.cache
+def base_identity(model: str) -> str:
+    """model_identity() and, of a local folder, a digest of its tokenizer: a run id knows only the sizes of its files."""
+    if not os.path.isdir(model):
+        return model
+    return f"{model_identity(model)}:{folder_digest(model, TOKENIZER_FILES)}"
 
 
 @functools.cache  # a file that is edited while its run trains does not move the record

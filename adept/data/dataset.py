@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adept.base.errors import UserError
 from adept.config.run import RunConfig
 from adept.data.example import Example
 from adept.data.few_shot import few_shot
-from adept.data.sources import load_rows
+from adept.data.sources import data_files, load_rows
 from adept.data.splits import split_rows
 from adept.tasks.rows import Row
 from adept.tasks.task import Split, Task
@@ -19,13 +19,16 @@ from adept.tasks.task import Split, Task
 
 @dataclass(frozen=True)
 class Data:
-    """The three splits as examples, and a digest of all their strings."""
+    """The three splits as examples."""
 
     train: list[Example]
     validation: list[Example]
     test: list[Example]
     fingerprint: str
+    """A digest of all their strings."""
     origin: str
+    files: Mapping[str, str]
+    """{hub split: identity of its source} (adept/data/sources.py)."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -34,7 +37,7 @@ class Data:
 
 def load_data(task: Task, config: RunConfig) -> Data:
     """Loads, renders and splits a task's rows as the paper does. Raises UserError naming the row that does not fit."""
-    loaded = {}
+    loaded, files = {}, data_files(task, config)
     for split in task.splits:
         rows, origin, where = load_rows(task, split, config)
         loaded[split] = render_rows(task, split, rows, where)
@@ -50,7 +53,7 @@ def load_data(task: Task, config: RunConfig) -> Data:
     digest = hashlib.sha256()
     for example in (*train, *validation, *test):
         digest.update(f"{example.id}\0{example.source}\0{example.target}\0{example.references}\n".encode())
-    return Data(train, validation, test, digest.hexdigest()[:16], origin)
+    return Data(train, validation, test, digest.hexdigest()[:16], origin, files)
 
 
 def render_rows(task: Task, split: str, rows: Sequence[Row], where: str) -> list[list[Example]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from adept.base.errors import UserError, first_line
 from adept.config.run import RunConfig
 from adept.data.example import Example
-from adept.runs.adapter import DESCRIPTION, find_adapter, read_recorded_config, restore_adapter
+from adept.runs.adapter import DESCRIPTION, find_adapter, read_description, require_same_base, restore_adapter
 from adept.training.evaluation import predict
 from adept.training.session import Session, open_session
 
@@ -30,7 +30,7 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> TrainedSess
     folder = find_adapter(name, results_dir)
     description = folder / DESCRIPTION
     try:
-        config = RunConfig.from_record(read_recorded_config(folder))
+        config = RunConfig.from_record(read_description(folder).config)
         if config.max_source_len is None:
             field = RunConfig.model_fields["max_source_len"]
             raise UserError(f"an adapter of method '{config.method}' needs --max_source_len: {field.description}")
@@ -41,7 +41,9 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> TrainedSess
             f"{description} cannot be read ({type(error).__name__}: {first_line(error)}); "
             'it should hold {"config": {option: value}} as the run wrote it'
         ) from error
-    session = open_session(config.replace(**overrides))
+    config = config.replace(**overrides)
+    session = open_session(config)
+    require_same_base(folder, config.model, session.base_weights)
     restore_adapter(session.model, folder)
     session.model.eval()
     return TrainedSession(**{field.name: getattr(session, field.name) for field in dataclasses.fields(session)})

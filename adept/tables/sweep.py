@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from adept.base.console import print_result, print_status
+from adept.runs.comparison import accept
 from adept.runs.record import finished_record, read_record, summary_line
+from adept.runs.tracking import mirror_finished
 from adept.tables.early_stopping import EarlyStopping, clear_stop
 from adept.tables.launchers.launcher import BUSY, STOPPED, Launcher, Outcome
 from adept.tables.table import PlannedRun, Table
@@ -93,22 +95,29 @@ def duration(seconds: float) -> str:
 
 
 def all_runs(tables: Sequence[Table]) -> list[PlannedRun]:
-    """The runs of all tables that the finished runs decide so far, each once."""
-    return list({(run.id, run.pending): run for table in tables for run in table.runs()}.values())
+    """The runs of all tables that the finished runs decide so far, each once: for a table that times it, if one does."""
+    runs = sorted((run for table in tables for run in table.runs()), key=lambda run: run.timed)
+    return list({(run.id, run.pending): run for run in runs}.values())
 
 
 def carry_out(
-    tables: Sequence[Table], launcher: Launcher, *, early_stopping: bool = False, stack: int | None = 1
+    tables: Sequence[Table],
+    launcher: Launcher,
+    *,
+    early_stopping: bool = False,
+    stack: int | None = 1,
+    rerun: bool = False,
 ) -> dict[str, str]:
     """Does the runs of the tables that are not done, until nothing more can be done.
 
     Finished runs decide further ones, which are then done as well. A run that another sweep on the same results folder
     is doing is waited for.
 
-    stack: the most runs that are trained together on one model; None chooses by launcher and run. Returns {run id: why}
-    of the runs that failed ATTEMPTS times.
+    stack: the most runs that are trained together on one model; None chooses by launcher and run. rerun: finished runs
+    that differ from what is asked are moved aside and made again. Returns {run id: why} of the runs that failed
+    ATTEMPTS times. Raises UserError for a finished run that differs, without `rerun`.
     """
-    runs, progress = all_runs(tables), Progress(launcher.slots)
+    runs, progress = accept_finished(tables, rerun), Progress(launcher.slots)
     if not early_stopping:
         for run in runs:
             clear_stop(run.config)
@@ -124,6 +133,25 @@ def carry_out(
         if run.record is not None:
             finished_record(run.config.results_dir, run.id)  # removes what a killed process left beside the record
     return progress.failed
+
+
+def accept_finished(tables: Sequence[Table], rerun: bool) -> list[PlannedRun]:
+    """The runs of the tables, when those that are finished have been found to be what is asked, and been mirrored.
+
+    With `rerun` the others are moved aside. Raises UserError where there are others without it.
+    """
+    accepted: set[str] = set()
+    while True:
+        runs = all_runs(tables)
+        finished = [run for run in runs if run.id not in accepted and run.record is not None]
+        if not finished:
+            return runs
+        for run in finished:
+            if accept(run.config, run.record, rerun=rerun, timed=run.timed):
+                mirror_finished(run.config, run.record)
+            accepted.add(run.id)
+        if not rerun:
+            return runs
 
 
 def start_runs(
@@ -149,13 +177,13 @@ def group_into_stacks(
 
     most: the most runs in a stack. None: on a GPU, which single runs of short texts leave idle, up to MAX_STACK runs
     and MAX_STACK_TOKENS tokens; on a CPU, which gains nothing, one. Stacks are kept so small that all slots get one. A
-    run that has failed is tried again alone.
+    run that has failed is tried again alone, and so is a run whose time the table prints.
     """
     share = math.ceil(len(ready) / progress.slots)
     stacks: list[list[PlannedRun]] = []
     open_stacks: dict[tuple | None, list[PlannedRun]] = {}
     for run in ready:
-        config, key = run.config, None if run.id in progress.failures else stack_key(run.config)
+        config, key = run.config, None if run.timed or run.id in progress.failures else stack_key(run.config)
         tokens = config.batch_size * (config.method_options.virtual_tokens + config.max_source_len)
         fitting = min(MAX_STACK, MAX_STACK_TOKENS // tokens) if on_gpu and config.device != "cpu" else 1
         if key is None or key not in open_stacks or len(open_stacks[key]) >= min(share, most or fitting):

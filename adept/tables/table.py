@@ -30,6 +30,10 @@ QUANTITY = "quantity"
 """The one axis of a table that is not an option of runs: which number of a record is printed."""
 
 
+TIMES = frozenset({"hours", "samples/s"})
+"""The quantities that are times or speeds (adept/tables/report.py)."""
+
+
 @dataclass(frozen=True)
 class GridEntry:
     """One entry of a table's grid."""
@@ -71,6 +75,11 @@ class PlannedRun:
     def record(self) -> dict | None:
         """The run's record; None where it is not finished. Raises UserError for a file that is no record."""
         return None if self.pending else read_record(self.config.results_dir, self.id)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the table prints how long it takes, so that no other run may share its steps."""
+        return not TIMES.isdisjoint(self.quantities)
 
     @property
     def stopped(self) -> bool:

@@ -7,6 +7,7 @@ import platform
 import torch
 
 from adept.data.dataset import Data
+from adept.runs.comparison import what_it_is_made_from
 from adept.runs.provenance import PACKAGES, git_state, package_version
 from adept.runs.record import SCHEMA
 from adept.training.session import Session
@@ -46,7 +47,9 @@ def make_record(session: Session, data: Data, param_groups: dict, state: TrainSt
             "packages": {name: version for name in PACKAGES if (version := package_version(name))},
             "device": describe_device(session.device),
             "model_revision": getattr(session.model.config, "_commit_hash", None),
+            **what_it_is_made_from(config),
             "data_origin": data.origin,
+            "data_files": dict(data.files),
             "data_fingerprint": data.fingerprint,
             "protocol": config.protocol,
         },

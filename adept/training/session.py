@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,8 @@ from adept.data.codec import Codec
 from adept.methods.embedding import PromptedEmbedding
 from adept.methods.method import Method
 from adept.models.families import max_positions
-from adept.models.loading import copy_sharing_parameters, load_model
+from adept.models.loading import copy_sharing_parameters, load_model, weights_digest
+from adept.models.precision import tf32_products
 from adept.models.recompute import checkpoint_blocks, transformer_blocks
 from adept.tasks.task import Task
 from adept.training.losses import BatchLosses, batch_losses, compiled_batch_losses
@@ -38,6 +39,8 @@ class Session:
     codec: Codec
     device: torch.device
     batch_losses: BatchLosses
+    base_weights: str | None = None
+    """weights_digest() of the model before the method was applied."""
 
     @property
     def method(self) -> Method:
@@ -62,9 +65,19 @@ class Session:
         """
         return 0 if self.codec.encoder_decoder or self.config.shard_model else len(self.codec.prompt_ids)
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """The precision of the model's arithmetic."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+    def precision(self) -> contextlib.AbstractContextManager:
+        """Inside, fp32 products are computed in tf32 where --precision says so, and exactly where it does not.
+
+        A step of training needs it in its backward pass, too; autocast() brings it to a forward pass.
+        """
+        return tf32_products(self.config.precision == "tf32")
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Inside, the model computes in the run's precision."""
+        enabled = self.config.precision == "bf16"
+        with self.precision(), torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            yield
 
 
 def pick_device(name: str) -> torch.device:
@@ -121,13 +134,16 @@ def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
     model, tokenizer = load_model(
         first.model, revision=first.model_revision, precision=first.precision, dropout=first.model_dropout
     )
+    base_weights = weights_digest(model)
     copies = [model, *(copy_sharing_parameters(model) for _ in configs[1:])]
     # Two passes: weights are rounded to bf16 only after every method has seen them as they were.
     adapted = [
         value_or_user_error(apply_method, config, own, tokenizer) for config, own in zip(configs, copies, strict=True)
     ]
     return [
-        own if isinstance(own, UserError) else value_or_user_error(prepare_model, config, own, tokenizer)
+        own
+        if isinstance(own, UserError)
+        else value_or_user_error(prepare_model, config, own, tokenizer, None, base_weights)
         for config, own in zip(configs, adapted, strict=True)
     ]
 
@@ -145,7 +161,8 @@ def open_session_on(config: RunConfig, model: nn.Module, tokenizer, device: torc
 
     Every parameter of the model is frozen, and the model is changed in place. device: in place of the config's.
     """
-    return prepare_model(config, apply_method(config, model, tokenizer), tokenizer, device)
+    base_weights = weights_digest(model)
+    return prepare_model(config, apply_method(config, model, tokenizer), tokenizer, device, base_weights)
 
 
 def check_processes(config: RunConfig) -> None:
@@ -187,10 +204,15 @@ def apply_method(config: RunConfig, model: nn.Module, tokenizer) -> nn.Module:
     return config.method_options.apply(model, tokenizer)
 
 
-def prepare_model(config: RunConfig, model: nn.Module, tokenizer, device: torch.device | None = None) -> Session:
+def prepare_model(
+    config: RunConfig,
+    model: nn.Module,
+    tokenizer,
+    device: torch.device | None = None,
+    base_weights: str | None = None,
+) -> Session:
     """Casts the adapted model to its precision, moves it to its device, and adds the codec of its task."""
     device = device or pick_device(config.device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     if config.precision == "bf16":
         for parameter in model.parameters():  # not model.to(): buffers such as rotary frequencies need their digits
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
@@ -203,7 +225,7 @@ def prepare_model(config: RunConfig, model: nn.Module, tokenizer, device: torch.
     codec = make_codec(config, task, model, tokenizer)
     check_positions(config, model, codec)
     losses = compiled_batch_losses(device, config.grad_accum) if config.compile else batch_losses
-    session = Session(config, task, model, codec, device, losses)
+    session = Session(config, task, model, codec, device, losses, base_weights)
     if (hook := session.prompted_embedding) is not None:
         hook.returns = torch.bfloat16 if config.precision == "bf16" else None
     return session

@@ -9,7 +9,6 @@ than it would alone.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,8 +38,6 @@ class StepResult:
 
     loss: Tensor
     """The mean loss of its batches, on the device: reading it would stall a GPU."""
-    seconds: float
-    """The run's share of the step's time."""
     runs: int
     """The number of runs that were computed together."""
 
@@ -62,13 +59,13 @@ def train_step(inputs: Sequence[StepInput], stack: Stack | None = None) -> list[
 
     The runs' stack_key()s must be equal. stack: of the same runs, if it has been made already.
     """
-    started = time.perf_counter()
     stack = stack or Stack([step.session for step in inputs])
     accumulated = len(inputs[0].batches)
     total = torch.zeros(len(inputs), device=stack.device)
     for batches in zip(*(step.batches for step in inputs), strict=True):
-        losses = stack.losses([batch.inputs for batch in batches]) / accumulated
-        losses.sum().backward()
+        with inputs[0].session.precision():  # in the backward pass, too
+            losses = stack.losses([batch.inputs for batch in batches]) / accumulated
+            losses.sum().backward()
         total = total + losses.detach()
     gradients = [p.grad for step in inputs for p in optimized_parameters(step.optimizer) if p.grad is not None]
     distributed.all_reduce_sum([total, *gradients])
@@ -78,5 +75,4 @@ def train_step(inputs: Sequence[StepInput], stack: Stack | None = None) -> list[
             nn.utils.clip_grad_norm_(optimized_parameters(step.optimizer), norm)
         step.optimizer.step()
         step.optimizer.zero_grad(set_to_none=True)
-    share = (time.perf_counter() - started) / len(inputs)
-    return [StepResult(loss, share, len(inputs)) for loss in total]
+    return [StepResult(loss, len(inputs)) for loss in total]
