@@ -19,6 +19,7 @@ from adept.commands.main import print_error
 from adept.config.command_line import add_rerun, command_line, parse
 from adept.config.layers import resolve
 from adept.config.run import RunConfig
+from adept.data.dataset import with_steps
 from adept.runs.comparison import accept
 from adept.runs.layout import record_path
 from adept.runs.record import finished_record, summary_line
@@ -52,7 +53,7 @@ def run_task(flags: dict, config_file: str | None, rerun: bool = False) -> bool:
     Prints a user's mistake and returns False, so that the other tasks of a group run.
     """
     try:
-        config = resolve(flags, config_file)
+        config = with_steps(resolve(flags, config_file))
         record = distributed.on_main_process(lambda: find_finished(config, rerun))
         if record is None:
             from adept.training.loop import run

@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
-from adept.base.errors import UserError, nearest
+from adept.base.errors import UserError
 from adept.base.options import Options, default_of, option_type
+from adept.config.other_names import suggest
 from adept.config.run import OPTIONS, RunConfig
 from adept.methods import METHODS
 from adept.tasks import ROWS
@@ -127,9 +128,8 @@ def parse(parser: OneLineParser, arguments: list[str]) -> tuple[dict[str, Any], 
                 for name in action.option_strings
                 if name.startswith("--")
             ]
-            raise UserError(
-                f"unknown flag {word.split('=')[0]}; {nearest(word.split('=')[0].removeprefix('--'), flags)}"
-            )
+            name = word.split("=")[0].removeprefix("--")
+            raise UserError(f"unknown flag --{name}; {suggest(name, flags)}")
         raise UserError(f"unexpected word '{word}': flags look like --task rte")
     flags = {name: empty_as_none(name, value) for name, value in vars(namespace).items() if name in OPTIONS}
     rest = argparse.Namespace(**{name: value for name, value in vars(namespace).items() if name not in OPTIONS})

@@ -53,6 +53,7 @@ class RunConfig(Options):
 
     # Optimisation (Appendix E)
     steps: int = option(30_000, "optimizer steps (Appendix E: 30,000 small and T5-3B, 300,000 large)", ge=0)
+    epochs: float | None = option(None, "passes over the training rows, in place of --steps", ge=0.0)
     batch_size: int = option(32, "examples per forward pass (Appendix E)", ge=1)
     grad_accum: int = option(1, "forward passes per optimizer step (Appendix E: 2 on large tasks)", ge=1)
     schedule: Literal["linear", "constant"] = option(
@@ -304,6 +305,11 @@ def task_of(config: RunConfig) -> Task:
     else:
         task = find_task(config.task)
     return task.with_options(config.task_options, config.targets)
+
+
+def default_warmup(steps: int) -> int:
+    """The steps of warm-up where nobody says how many (Appendix E)."""
+    return min(500, steps // 10)
 
 
 def check_combination(config: RunConfig, task: Task) -> None:

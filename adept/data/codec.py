@@ -80,6 +80,21 @@ class Codec:
         ids = self.ids(text if self.encoder_decoder or self.cue is None else f" {text}", special=False)
         return [*ids[: self.max_target_len - 1], self.tokenizer.eos_token_id]
 
+    def source_lengths(self, texts: Sequence[str]) -> dict[str, int]:
+        """{source: its tokens with the cue's, were there no limit}."""
+        cue = 0 if self.encoder_decoder or self.cue is None else len(self.ids(f"\n{self.cue}", special=False))
+        return {text: len(ids) + cue for text, ids in zip(texts, self.tokenize(texts), strict=True)}
+
+    def target_lengths(self, texts: Sequence[str]) -> dict[str, int]:
+        """{target: its tokens with EOS, were there no limit}."""
+        blank = "" if self.encoder_decoder or self.cue is None else " "
+        ids = self.tokenize([f"{blank}{text}" for text in texts], special=False)
+        return {text: len(own) + 1 for text, own in zip(texts, ids, strict=True)}
+
+    def tokenize(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """The ids of each text, uncut. Tokenizers take no empty list."""
+        return self.tokenizer(list(texts), add_special_tokens=special, verbose=False).input_ids if texts else []
+
     def text(self, ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text if self.cue is None else text.strip()  # code begins with its indentation

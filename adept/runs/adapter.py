@@ -17,7 +17,7 @@ from adept.base.atomic_files import write_atomically
 from adept.base.errors import UserError, first_line
 from adept.config.run import RunConfig
 
-WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+WEIGHTS, DESCRIPTION, TASK_FILE = "adapter.safetensors", "adapter.json", "task.yaml"
 
 DEPT_NAMES = {
     "prompt_embeddings": "prompt",
@@ -62,6 +62,8 @@ def save_adapter(
         "shapes": {name: list(tensor.shape) for name, tensor in weights.items()},
         "config": config.flat(),
     }
+    if config.task_file is not None:  # whoever has the adapter can render rows for it
+        write_atomically(folder / TASK_FILE, Path(config.task_file).read_bytes())
     write_atomically(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
 

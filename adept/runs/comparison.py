@@ -17,8 +17,8 @@ from adept.base.console import print_status
 from adept.base.digests import file_digest
 from adept.base.errors import UserError
 from adept.base.options import is_place
-from adept.config.run import OPTIONS, TASK_OPTIONS, RunConfig, base_identity, task_of
-from adept.data.dataset import load_data
+from adept.config.run import OPTIONS, RunConfig, base_identity, task_of
+from adept.data.dataset import summarise_data
 from adept.data.sources import data_files
 from adept.models.loading import cached_commit
 from adept.runs.adapter import WEIGHTS, find_adapter
@@ -27,11 +27,6 @@ from adept.runs.layout import record_path, run_folder
 
 COMPARED_AS_FILES = ("model", "task_file", "init_from")
 """Options that name files, which count by what they hold, not by where they lie."""
-
-DATA_OPTIONS = frozenset(
-    {"task", "task_file", "data_dir", "data_revision", "split_seed", "targets", "few_shot", "eval_rows"}
-)
-"""Options of every run that decide about its examples, besides --seed and --few_shot_rule where --few_shot draws."""
 
 
 def what_it_is_made_from(config: RunConfig) -> dict:
@@ -68,7 +63,7 @@ def differences(config: RunConfig, record: dict, *, timed: bool = False) -> list
         *missing_results(config, record),
     ]
     if timed and (runs := record.get("provenance", {}).get("stacked", 1)) > 1:
-        found.append(f"it was trained together with {runs - 1} other runs, so its times are not its own")
+        found.append(f"it was trained in a stack of {runs} runs, so its times are not its own")
     return found
 
 
@@ -104,31 +99,19 @@ def changed_files(config: RunConfig, provenance: dict) -> Iterator[str]:
 def changed_data(config: RunConfig, provenance: dict) -> Iterator[str]:
     """The data, where they were others. Rows are read only where their files differ or are not recorded."""
     recorded = provenance.get("data_files")
+    if "data_fingerprint" not in provenance:
+        return
     try:
         files = data_files(task_of(config), config)
         if recorded is None and provenance.get("data_origin") not in (None, "local"):  # an older record
             recorded = dict.fromkeys(files, provenance["data_origin"])
-        if recorded == files or fingerprint(config, files) == provenance.get("data_fingerprint"):
+        if recorded == files or summarise_data(config).fingerprint == provenance["data_fingerprint"]:
             return
     except UserError as error:  # no such data now
         print_status(f"{config.run_id}: its data cannot be compared: {error}")
         return
     changed = [split for split, identity in files.items() if recorded is None or recorded.get(split) != identity]
     yield f"its data were others ({', '.join(changed)} of task '{config.task}')"
-
-
-FINGERPRINTS: dict[tuple, str] = {}
-"""Data.fingerprint by what decides about it, since a sweep's runs have few data sets."""
-
-
-def fingerprint(config: RunConfig, files: dict[str, str]) -> str:
-    """The fingerprint of the data as they are now. Raises UserError where they cannot be read."""
-    draw = (config.few_shot_rule, config.seed) if config.few_shot is not None else None
-    options = [(name, config.get(name)) for name in sorted(DATA_OPTIONS | TASK_OPTIONS)]
-    key = (*options, draw, *files.items())
-    if key not in FINGERPRINTS:
-        FINGERPRINTS[key] = load_data(task_of(config), config).fingerprint
-    return FINGERPRINTS[key]
 
 
 def missing_results(config: RunConfig, record: dict) -> Iterator[str]:

@@ -189,7 +189,13 @@ def max_new_tokens(session: Session) -> int:
 
 
 def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
-    """For each row, the label with the highest log-probability, EOS included.
+    """For each row, the label with the highest log-probability. batch: the codec's source_batch."""
+    best = label_log_probabilities(session, batch).argmax(1)
+    return [session.task.labels[i] for i in best.tolist()]
+
+
+def label_log_probabilities(session: Session, batch: dict[str, Tensor]) -> Tensor:
+    """[B, C]: the log-probability of each label's tokens, EOS included, after each row's source.
 
     The source passes through the model once for all labels. batch: the codec's source_batch, {"input_ids",
     "attention_mask"} [B, T].
@@ -202,8 +208,7 @@ def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
     logits = score_targets(session, batch, targets, choices)  # [B*C, L, V]
     counted = targets != IGNORED
     log_probs = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]  # [B*C, L]
-    best = (log_probs * counted).sum(1).view(rows, choices).argmax(1)
-    return [labels[i] for i in best.tolist()]
+    return (log_probs * counted).sum(1).view(rows, choices)
 
 
 def encoder_decoder_logits(session: Session, batch: dict[str, Tensor], targets: Tensor, choices: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from adept.base.console import print_status
 from adept.config.run import RunConfig
+from adept.data.dataset import with_steps
 from adept.training.clock import TrainingClock
 from adept.training.memory import (
     OutOfMemoryInTraining,
@@ -47,7 +48,7 @@ def train_runs(jobs: Sequence[tuple[RunConfig, StoppingRule | None]]) -> list[di
     """
     with Signals() as signals:
         shared = SharedData()
-        loop = Loop([Run(config, signals, shared, should_stop) for config, should_stop in jobs], signals)
+        loop = Loop([Run(with_steps(config), signals, shared, should_stop) for config, should_stop in jobs], signals)
         try:
             loop.train()
         except BaseException as error:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
 import torch
 
 from adept.base import distributed
+from adept.base.console import print_status
 from adept.config.run import RunConfig, task_of
 from adept.data.batches import training_batches
 from adept.data.codec import Codec
-from adept.data.dataset import Data, load_data
+from adept.data.dataset import Data, encode_data, load_data
+from adept.data.truncation import percent, unreachable_answers
 from adept.metrics.sandbox.caller import require_protection
 from adept.runs.adapter import assign_weights, find_adapter, require_same_base, restore_adapter, save_adapter, snapshot
 from adept.runs.claim import claim_run
@@ -23,7 +24,7 @@ from adept.runs.predictions import write_predictions
 from adept.runs.record import finished_record, read_record, write_record
 from adept.runs.tracking.tracker import make_tracker
 from adept.training.clock import TrainingClock
-from adept.training.evaluation import compare_scoring, evaluate, repeat_for_samples
+from adept.training.evaluation import compare_scoring, evaluate, max_new_tokens, repeat_for_samples
 from adept.training.memory import OutOfMemoryInEvaluation, evaluation_remedies, loading_remedies, report_out_of_memory
 from adept.training.offset_statistics import offset_statistics
 from adept.training.optim import make_optimizer, parameter_groups, schedule
@@ -65,9 +66,8 @@ class SharedData:
     def encode(self, config: RunConfig, codec: Codec) -> Data:
         """The run's three splits as token ids."""
         if (key := self.draw(config)) not in self.encoded:
-            data = self.load(config)
-            splits = {name: codec.encode(getattr(data, name)) for name in ("train", "validation", "test")}
-            self.encoded[key] = dataclasses.replace(data, **splits)
+            self.encoded[key] = encode_data(self.load(config), codec)
+            print_status(f"{config.task}: {self.encoded[key].truncation.line()}")
         return self.encoded[key]
 
 
@@ -128,6 +128,7 @@ class Run:
         self.session, self.device, self.clock = session, session.device, clock
         with self.signals.interrupt_at_once():
             self.data = self.shared.encode(config, session.codec)
+            self.report_unreachable_answers()
         groups = parameter_groups(session.model, session.method.learning_rates())
         self.groups = {
             group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups
@@ -156,6 +157,19 @@ class Run:
             torch.cuda.reset_peak_memory_stats(self.device)
         session.model.train()
         self.between_steps()
+
+    def report_unreachable_answers(self) -> None:
+        """Counts the evaluated rows whose answer is longer than what is generated, and prints their share, if any."""
+        self.unreachable = 0
+        if self.config.scoring == "generate" and not self.task.runs_code:
+            evaluated, limit = [*self.data.validation, *self.data.test], max_new_tokens(self.session)
+            self.unreachable = unreachable_answers(self.session.codec, evaluated, limit)
+            if self.unreachable:
+                share = percent(self.unreachable, len(evaluated))
+                print_status(
+                    f"{self.config.task}: the answers of {share} of the {len(evaluated):,} evaluated rows are longer "
+                    f"than the {limit} tokens that are generated, so they count as wrong: --max_new_tokens raises this"
+                )
 
     # Steps
 
@@ -264,6 +278,7 @@ class Run:
     def publish(self, test: dict, predictions: list[str], timing: dict, agreement: dict | None) -> dict:
         """Writes all that the run leaves behind, the record last. Returns the record."""
         record = make_record(self.session, self.data, self.groups, self.state, test, timing)
+        record["truncation"] |= {"unreachable_answers": self.unreachable}
         if self.state.resumed:
             record["provenance"]["resumed"] = self.state.resumed
         if self.state.stacked > 1:

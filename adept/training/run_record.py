@@ -38,6 +38,7 @@ def make_record(session: Session, data: Data, param_groups: dict, state: TrainSt
         "validation": state.best["validation"],
         "test": test,
         "sizes": data.sizes,
+        "truncation": data.truncation.record(),
         "notes": notes,
         "timing": {name: round(value, 3) for name, value in timing.items()},
         "peak_memory_bytes": peak_memory(session.device),

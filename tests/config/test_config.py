@@ -186,7 +186,7 @@ OTHER = {
     "task": "mrpc", "method": "pt", "model": "t5-3b", "model_revision": "a1b2", "protocol": "official", "init_from": "results/runs/x",
     "prompt_len": 59, "bottleneck": 18, "rank": 29, "prompt_init": "random", "prompt_init_vocab": 100, "prompt_init_text": "Classify:",
     "bottleneck_init": "width", "bottleneck_dropout": 0.2, "offset_len": 255, "offset_alpha": 4, "lora_alpha": 8, "lora_dropout": 0.2,
-    "prompt_lr": 0.2, "offset_lr": 2e-4, "lr": 2e-4, "steps": 29_000, "batch_size": 31, "grad_accum": 2, "schedule": "constant",
+    "prompt_lr": 0.2, "offset_lr": 2e-4, "lr": 2e-4, "steps": 29_000, "epochs": 3, "batch_size": 31, "grad_accum": 2, "schedule": "constant",
     "warmup_steps": 499, "weight_decay": 0.02, "beta1": 0.8, "beta2": 0.97, "eps": 1e-8, "max_grad_norm": 0, "model_dropout": 0,
     "precision": "bf16", "seed": 43, "max_source_len": 255, "max_target_len": 3, "targets": "words", "data_revision": "a1b2",
     "few_shot_rule": "released", "max_new_tokens": 3, "stsb_rounding": 0.1, "qa_references": "first", "pad_punctuation": False,

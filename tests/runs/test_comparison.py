@@ -11,8 +11,8 @@ from task_files import joke_rows, write_rows
 
 from adept.base.errors import UserError
 from adept.config import run as config_run
-from adept.data.dataset import load_data
-from adept.runs.comparison import FINGERPRINTS, differences
+from adept.data.dataset import SUMMARIES, load_data
+from adept.runs.comparison import differences
 from adept.runs.record import write_record
 from adept.serving.load import load
 from adept.training.loop import run
@@ -95,8 +95,8 @@ def test_files_that_differ_in_form_alone_are_the_same_data(done, data_dir, tmp_p
 def test_rows_are_read_once_for_many_older_records_and_never_for_newer_ones(done, monkeypatch):
     config, record = done
     reads = []
-    monkeypatch.setattr("adept.runs.comparison.load_data", lambda *a: reads.append(1) or load_data(*a))
-    FINGERPRINTS.clear()
+    monkeypatch.setattr("adept.data.dataset.load_data", lambda *a: reads.append(1) or load_data(*a))
+    SUMMARIES.clear()
     assert differences(config, record) == [] and reads == []
     older = without(record, "data_files", "base_model")
     assert differences(config, older) == differences(config.replace(seed=7), older)[1:] == [] and reads == [1]
@@ -130,7 +130,7 @@ def test_another_tokenizer_in_the_same_base_folder(make_config, model_folders, t
     path = folder / "tokenizer.json"
     path.write_text(path.read_text().replace("a", "b", 1))  # of the same size: the id does not change
     config_run.base_identity.cache_clear()
-    with pytest.raises(UserError, match="the files of its base model .* were others"):
+    with pytest.raises(UserError, match=r"the files of its base model .* were others"):
         run(config)
 
 

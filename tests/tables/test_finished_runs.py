@@ -51,7 +51,7 @@ def test_a_stacked_run_has_no_hours_and_is_made_again_where_they_are_asked_for(t
     content = json.loads(file.read_text())
     file.write_text(json.dumps({**content, "quantities": ["hours"]}))
     assert all(not cell.values for cell in build_view(load(file)).all_cells)
-    assert sweep(file) == 2 and "trained together with 1 other run" in capsys.readouterr().err
+    assert sweep(file) == 2 and "in a stack of 2 runs" in capsys.readouterr().err
     assert sweep(file, "--rerun", "--stack", "2") == 0
     assert not any("stacked" in record["provenance"] for record in records(file))
     assert all(cell.values for cell in build_view(load(file)).all_cells)

@@ -11,8 +11,8 @@ from adept.config.run import RunConfig
 class TensorBoardMirror:
     """Writes a run's losses, rates and scores to RESULTS_DIR/runs/<run_id>/tensorboard.
 
-    `tensorboard --logdir RESULTS_DIR/runs` (pip install tensorboard) shows all runs side by side. A run that is resumed goes on in the same
-    folder.
+    `tensorboard --logdir RESULTS_DIR/runs` (pip install tensorboard) shows all runs side by side. A run that is resumed
+    goes on in the same folder.
     """
 
     folder = "tensorboard"
