@@ -17,6 +17,7 @@ from adept.base import paths
 from adept.base.errors import UserError, nearest
 from adept.base.options import Options, check_option, default_of, option_type
 from adept.base.yaml_files import read_own_yaml, read_yaml
+from adept.config.identities import model_label
 from adept.config.other_names import suggest
 from adept.config.run import (
     METHOD_OPTIONS,
@@ -26,7 +27,6 @@ from adept.config.run import (
     all_owners,
     check_combination,
     default_warmup,
-    model_label,
     no_effect,
 )
 from adept.methods import METHODS, find_method

@@ -17,7 +17,8 @@ from adept.base.console import print_status
 from adept.base.digests import file_digest
 from adept.base.errors import UserError
 from adept.base.options import is_place
-from adept.config.run import OPTIONS, RunConfig, base_identity, task_of
+from adept.config.identities import base_identity
+from adept.config.run import OPTIONS, RunConfig, task_of
 from adept.data.dataset import summarise_data
 from adept.data.sources import data_files
 from adept.models.loading import cached_commit

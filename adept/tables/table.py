@@ -20,7 +20,7 @@ from adept.config.layers import resolve
 from adept.config.run import METHOD_OPTIONS, OPTIONS, TASK_OPTIONS, RunConfig
 from adept.data.dataset import with_steps
 from adept.methods import find_method
-from adept.runs.record import read_record
+from adept.runs.record import read_record_once
 from adept.tables.early_stopping import is_stopped
 from adept.tasks import find_task, task_names
 
@@ -75,7 +75,7 @@ class PlannedRun:
     @cached_property
     def record(self) -> dict | None:
         """The run's record; None where it is not finished. Raises UserError for a file that is no record."""
-        return None if self.pending else read_record(self.config.results_dir, self.id)
+        return None if self.pending else read_record_once(self.config.results_dir, self.id)
 
     @property
     def timed(self) -> bool:

@@ -25,7 +25,14 @@ from adept.runs.record import finished_record, read_record, write_record
 from adept.runs.tracking.tracker import make_tracker
 from adept.training.clock import TrainingClock
 from adept.training.evaluation import compare_scoring, evaluate, max_new_tokens, repeat_for_samples
-from adept.training.memory import OutOfMemoryInEvaluation, evaluation_remedies, loading_remedies, report_out_of_memory
+from adept.training.memory import (
+    OutOfMemoryInEvaluation,
+    evaluation_remedies,
+    loading_remedies,
+    peak_memory,
+    report_out_of_memory,
+    reset_peak_memory,
+)
 from adept.training.offset_statistics import offset_statistics
 from adept.training.optim import make_optimizer, parameter_groups, schedule
 from adept.training.resume import Checkpoints
@@ -153,8 +160,7 @@ class Run:
         skip = self.state.step * config.grad_accum
         self.batches = training_batches(session.codec, self.data.train, config, skip=skip)
         self.display.callback(self.batches.close)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        self.measures_memory = reset_peak_memory(self.device)
         session.model.train()
         self.between_steps()
 
@@ -278,6 +284,8 @@ class Run:
     def publish(self, test: dict, predictions: list[str], timing: dict, agreement: dict | None) -> dict:
         """Writes all that the run leaves behind, the record last. Returns the record."""
         record = make_record(self.session, self.data, self.groups, self.state, test, timing)
+        if self.measures_memory:
+            record["peak_memory_bytes"] = peak_memory(self.device)
         record["truncation"] |= {"unreachable_answers": self.unreachable}
         if self.state.resumed:
             record["provenance"]["resumed"] = self.state.resumed

@@ -41,7 +41,6 @@ def make_record(session: Session, data: Data, param_groups: dict, state: TrainSt
         "truncation": data.truncation.record(),
         "notes": notes,
         "timing": {name: round(value, 3) for name, value in timing.items()},
-        "peak_memory_bytes": peak_memory(session.device),
         "provenance": {
             **git_state(),
             "python": platform.python_version(),
@@ -62,15 +61,3 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def peak_memory(device: torch.device) -> int:
-    """The peak memory in bytes: allocated on the GPU, or resident in this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from task_files import joke_rows, write_rows
 
 from adept.base.errors import UserError
-from adept.config import run as config_run
+from adept.config.identities import base_identity
 from adept.data.dataset import SUMMARIES, load_data
 from adept.runs.comparison import differences
 from adept.runs.record import write_record
@@ -129,7 +129,7 @@ def test_another_tokenizer_in_the_same_base_folder(make_config, model_folders, t
     assert record["provenance"]["base_model"].startswith("base@")
     path = folder / "tokenizer.json"
     path.write_text(path.read_text().replace("a", "b", 1))  # of the same size: the id does not change
-    config_run.base_identity.cache_clear()
+    base_identity.cache_clear()
     with pytest.raises(UserError, match=r"the files of its base model .* were others"):
         run(config)
 

@@ -1,14 +1,16 @@
-"""Training time is wall-clock time between points at which the device has nothing left to do."""
+"""What a run measures: its time, between points at which the device has nothing left to do, and its memory."""
 
 import time
 
 import pytest
 import torch
+from pair import before_step
 
 from adept.models.precision import tf32_products
 from adept.training import clock, evaluation, loop
 from adept.training.clock import TrainingClock
 from adept.training.loop import run, train_runs
+from adept.training.memory import process_memory, reset_peak_memory
 from adept.training.session import open_session
 from adept.training.step import train_step
 
@@ -64,8 +66,6 @@ def test_stacked_runs_share_the_time_of_their_steps(make_config, device):
 
 
 def test_a_resumed_run_counts_the_time_before_and_after(make_config, device):
-    from pair import before_step
-
     config = make_config(save_every=1)
 
     def killed():
@@ -129,3 +129,20 @@ def test_the_bench_leaves_no_switch_set():
     started = time.perf_counter()
     timing.measure_matmul_peak(torch.device("meta"), "tf32")
     assert switches() == before and time.perf_counter() - started < 10
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def test_peak_memory_is_the_runs_own_not_the_largest_of_the_process(make_config):
+    if not reset_peak_memory(torch.device("cpu")):
+        pytest.skip("this system does not tell a process's peak")
+    ballast = torch.ones(100_000_000)  # 400 MB, which an earlier run had
+    del ballast
+    before = process_memory()["VmHWM"]
+    assert run(make_config(steps=1))["peak_memory_bytes"] < before - 200e6
+
+
+def test_a_peak_that_cannot_be_measured_is_left_out(make_config, monkeypatch):
+    monkeypatch.setattr("adept.training.run.reset_peak_memory", lambda _: False)
+    assert "peak_memory_bytes" not in run(make_config(steps=1))

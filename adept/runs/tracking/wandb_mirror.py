@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from adept.base.errors import UserError
-from adept.config.run import RunConfig, model_label
+from adept.config.identities import model_label
+from adept.config.run import RunConfig
 
 
 def group_of(config: RunConfig) -> str:
