@@ -1,5 +1,6 @@
 """Tiny random models of the three families, saved as ordinary folders, and local data made from data/fixtures."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,10 @@ def write_task(tmp_path):
 
 @pytest.fixture
 def train_task_file(model_folders, tmp_path, capsys):
-    """train_task_file(task_file, family, **flags) -> (exit code, stdout, stderr) of train.py, which writes results/."""
+    """train_task_file(task_file, family, **flags) -> (exit code, stdout, stderr) of train.py.
+
+    What it writes lies in results/. A flag without a value has None.
+    """
 
     import train
 
@@ -173,7 +177,8 @@ def train_task_file(model_folders, tmp_path, capsys):
             **flags,
         }
         capsys.readouterr()
-        code = train.main([word for name, value in fields.items() for word in (f"--{name}", str(value))])
+        words = ((f"--{name}",) if value is None else (f"--{name}", str(value)) for name, value in fields.items())
+        code = train.main([*itertools.chain(*words)])
         return code, *capsys.readouterr()
 
     return run

@@ -11,7 +11,8 @@ import torch
 
 from adept.analysis.attention import FILLER_TOKENS, measure_attention
 from adept.base.paths import ROOT
-from adept.config.run import RunConfig, model_label
+from adept.config.identities import model_label
+from adept.config.run import RunConfig
 from adept.data.dataset import load_data
 from adept.models.families import random_t5
 from adept.serving.load import load

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from adept.bench.contestants import Contestant
 from adept.bench.profiles import STYLES
 from adept.models.families import BUNDLED, forward_flops
 from adept.models.loading import random_model
+from adept.training.memory import peak_memory, process_memory, reset_peak_memory
 from adept.training.session import Session
 
 # Memory ---------------------------------------------------------------------------------------------------------------
@@ -27,26 +27,11 @@ def measure_step_memory(contestant: Contestant, batch: list[int]) -> int:
     """
     gc.collect()
     device = contestant.session.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        contestant.train([batch])
-        return torch.cuda.max_memory_allocated(device) - before
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # sets the recorded peak to the present size
-        before = process_memory()["VmRSS"]
-        contestant.train([batch])
-        return process_memory()["VmHWM"] - before
-    except (OSError, AttributeError):  # not Linux
+    if not reset_peak_memory(device):
         return 0
-
-
-def process_memory() -> dict[str, int]:
-    """Resident bytes of this process: {"VmRSS": now, "VmHWM": at the peak}. Raises OSError except on Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    fields = (line.split(":") for line in lines)
-    return {name: 1024 * int(rest.split()[0]) for name, rest in fields if name in ("VmRSS", "VmHWM")}
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else process_memory()["VmRSS"]
+    contestant.train([batch])
+    return peak_memory(device) - before
 
 
 def free_memory(device: torch.device) -> int:

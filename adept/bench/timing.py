@@ -8,11 +8,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-
-def synchronize(device: torch.device) -> None:
-    """Waits until a GPU has computed all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+from adept.models.precision import tf32_products
+from adept.training.clock import synchronize
 
 
 def time_call(work: Callable[[], object], device: torch.device) -> float:
@@ -46,6 +43,6 @@ def speedup(base: list[float], other: list[float]) -> dict[str, float]:
 def measure_matmul_peak(device: torch.device, precision: str) -> float:
     """FLOP per second of the fastest of eight products of square matrices in that precision."""
     size, dtype = (8192 if device.type == "cuda" else 1536), torch.bfloat16 if precision == "bf16" else torch.float32
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / min(time_call(lambda: a @ b, device) for _ in range(8))
+    with tf32_products(precision == "tf32"):
+        return 2 * size**3 / min(time_call(lambda: a @ b, device) for _ in range(8))

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from adept.base.console import print_result, print_status
 from adept.base.errors import UserError
 from adept.commands.table_arguments import add_all, named_tables, table_parser
-from adept.config.command_line import OneLineParser, parse
+from adept.config.command_line import OneLineParser, add_rerun, parse
 from adept.tables.estimate import estimate_hours, train_command
 from adept.tables.launchers.in_process import InProcess
 from adept.tables.launchers.launcher import Launcher
@@ -23,7 +25,7 @@ from adept.tables.launchers.local import Local
 from adept.tables.launchers.ray_cluster import Ray
 from adept.tables.launchers.slurm import submit_to_slurm
 from adept.tables.publish import publish_all, publish_table
-from adept.tables.sweep import ATTEMPTS, all_runs, carry_out
+from adept.tables.sweep import all_runs, carry_out
 from adept.tables.table import Table
 from adept.training.signals import Signals
 
@@ -32,6 +34,7 @@ LAUNCHERS_OF = {
     "ray_address": ("ray",),
     "gpus_per_run": ("ray",),
     "slurm_options": ("slurm",),
+    "slurm_setup": ("slurm",),
 }
 """{flag: the launchers that read it}."""
 
@@ -57,6 +60,7 @@ def sweep_parser(arguments: Sequence[str]) -> OneLineParser:
     """The parser of `sweep`. arguments: the command line, which chooses what --help lists."""
     parser = table_parser("sweep", __doc__, arguments)
     add_all(parser)
+    add_rerun(parser)
     parser.add_argument("--dry_run", action="store_true", help="print the commands, their number and the GPU hours")
     parser.add_argument(
         "--early_stopping",
@@ -83,6 +87,11 @@ def sweep_parser(arguments: Sequence[str]) -> OneLineParser:
     )
     parser.add_argument(
         "--slurm_options", help='sbatch\'s own: --slurm_options="--partition=gpu --gres=gpu:1 --time=24:00:00"'
+    )
+    parser.add_argument(
+        "--slurm_setup",
+        type=Path,
+        help="a file that each element reads first: module load, conda activate, ADEPT_PREFIX='apptainer exec IMAGE'",
     )
     return parser
 
@@ -114,8 +123,9 @@ def dry_run(tables: list[Table]) -> int:
 def submit(tables: list[Table], rest: argparse.Namespace, arguments: list[str]) -> int:
     """Submits a Slurm array whose elements each carry out this same command, one run at a time."""
     name, folder = "all_tables" if len(tables) > 1 else tables[0].name, tables[0].results_dir / "slurm"
-    words = without_flags(arguments, ("--launch", "--workers", "--slurm_options"))
-    print_result(submit_to_slurm(name, words, getattr(rest, "workers", 8), getattr(rest, "slurm_options", ""), folder))
+    words = without_flags(arguments, ("--launch", "--workers", "--slurm_options", "--slurm_setup"))
+    workers, options, setup = (getattr(rest, name, None) for name in ("workers", "slurm_options", "slurm_setup"))
+    print_result(submit_to_slurm(name, words, workers or 8, options or "", folder, setup))
     return 0
 
 
@@ -128,7 +138,12 @@ def run_tables(tables: list[Table], rest: argparse.Namespace) -> dict[str, str]:
     with contextlib.closing(make_launcher(rest)) as launcher, Signals() as signals, signals.interrupt_at_once():
         try:
             return carry_out(
-                tables, launcher, early_stopping="early_stopping" in rest, stack=None if stack == "auto" else int(stack)
+                tables,
+                launcher,
+                early_stopping="early_stopping" in rest,
+                stack=None if stack == "auto" else int(stack),
+                rerun="rerun" in rest,
+                waits="SLURM_ARRAY_TASK_ID" not in os.environ,  # an element that waits would hold a GPU
             )
         except KeyboardInterrupt:  # Ray raises one of its own: say which signal it was
             signals.check()
@@ -158,7 +173,7 @@ def print_failures(failures: Mapping[str, str], tables: Sequence[Table]) -> int:
     """Prints which runs failed and why, and how many cannot be chosen because of them. Returns the exit code."""
     for run_id, outcome in failures.items():
         reason, *details = outcome.splitlines()
-        print_status(f"error: {run_id} failed {ATTEMPTS} times: {reason}")
+        print_status(f"error: {run_id} failed: {reason}")
         for line in details:
             print_status(f"    {line}")
     if pending := sum(run.pending for run in all_runs(tables)):

@@ -15,36 +15,44 @@ from adept.base.console import print_result, print_status
 from adept.base.errors import UserError
 from adept.base.yaml_files import read_yaml
 from adept.commands.main import print_error
-from adept.config.command_line import command_line, parse
+from adept.config.command_line import add_rerun, command_line, parse
 from adept.config.layers import resolve
+from adept.config.run import RunConfig
+from adept.data.dataset import with_steps
+from adept.runs.comparison import accept
 from adept.runs.layout import record_path
 from adept.runs.record import finished_record, summary_line
+from adept.runs.tracking import mirror_finished
 from adept.tasks import task_names
 
 
 def main(arguments: list[str]) -> int:
     """Runs the task, or each task of the group, that the command line names."""
     distributed.initialize()
-    flags, rest = parse(command_line(__doc__, prog="python train.py", arguments=arguments), arguments)
-    file = getattr(rest, "config", None)
+    parser = command_line(__doc__, prog="python train.py", arguments=arguments)
+    add_rerun(parser)
+    flags, rest = parse(parser, arguments)
+    file, rerun = getattr(rest, "config", None), "rerun" in rest
     name = flags.get("task") or (read_yaml(Path(file)).get("task") if file else None)
     if not str(name).startswith("@"):
-        return 0 if run_task(flags, file) else 2
+        return 0 if run_task(flags, file, rerun) else 2
     names = task_names(name)
-    failures = [name for name in names if not run_task({**flags, "task": name}, file)]
+    failures = [name for name in names if not run_task({**flags, "task": name}, file, rerun)]
     if failures:
         print_status(f"error: {len(failures)} of {len(names)} tasks did not run: {', '.join(failures)}")
     return 2 if failures else 0
 
 
-def run_task(flags: dict, config_file: str | None) -> bool:
+def run_task(flags: dict, config_file: str | None, rerun: bool = False) -> bool:
     """Runs one task unless its record is there, and prints the record's line.
+
+    rerun: a finished run that differs from what is asked is moved aside and made again.
 
     Returns False after a user's mistake, so that the other tasks of a group run.
     """
     try:
-        config = resolve(flags, config_file)
-        record = distributed.on_main_process(lambda: finished_record(config.results_dir, config.run_id))
+        config = with_steps(resolve(flags, config_file))
+        record = distributed.on_main_process(lambda: find_finished(config, rerun))
         if record is None:
             from adept.training.loop import run
 
@@ -59,3 +67,15 @@ def run_task(flags: dict, config_file: str | None) -> bool:
             raise
         print_error(error)
         return False
+
+
+def find_finished(config: RunConfig, rerun: bool) -> dict | None:
+    """The record of the run that is asked for, mirrored to its tracker; None where it must be trained.
+
+    Raises UserError where a finished run has this id but differs from what is asked.
+    """
+    record = finished_record(config.results_dir, config.run_id)
+    if record is None or not accept(config, record, rerun=rerun):
+        return None
+    mirror_finished(config, record)
+    return record

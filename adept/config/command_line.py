@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
-from adept.base.errors import UserError, nearest
+from adept.base.errors import UserError
 from adept.base.options import Options, default_of, option_type
+from adept.config.other_names import suggest
 from adept.config.run import OPTIONS, RunConfig
 from adept.methods import METHODS
 from adept.tasks import ROWS
@@ -72,6 +73,15 @@ def command_line(
     add_sections(parser, "method", METHODS, value_after("--method", words))
     add_sections(parser, "task", {task.name: type(task.options) for task in ROWS}, value_after("--task", words))
     return parser
+
+
+def add_rerun(parser: OneLineParser) -> None:
+    """Adds --rerun, for commands that find runs finished."""
+    parser.add_argument(
+        "--rerun",
+        action="store_true",
+        help="move the record of a finished run aside where its options, data or base model were others, and run again",
+    )
 
 
 def value_after(flag: str, words: list[str]) -> str | None:
@@ -153,7 +163,7 @@ def parse(parser: OneLineParser, arguments: list[str]) -> tuple[dict[str, Any], 
             raise UserError(f"unexpected word '{word}': flags look like --task rte")
         flag = word.split("=")[0]
         known = [name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")]
-        raise UserError(f"unknown flag {flag}; {nearest(flag.removeprefix('--'), known)}")
+        raise UserError(f"unknown flag {flag}; {suggest(flag.removeprefix('--'), known)}")
     given = vars(namespace)
     flags = {name: empty_as_none(name, value) for name, value in given.items() if name in OPTIONS}
     return flags, argparse.Namespace(**{name: value for name, value in given.items() if name not in OPTIONS})

@@ -18,13 +18,15 @@ from adept.base.errors import UserError, nearest
 from adept.base.options import Options, check_option, default_of, option_type
 from adept.base.yaml_files import read_own_yaml, read_yaml
 from adept.config.combinations import check_combination
+from adept.config.identities import model_label
+from adept.config.other_names import suggest
 from adept.config.run import (
     METHOD_OPTIONS,
     OPTIONS,
     TASK_OPTIONS,
     RunConfig,
     all_owners,
-    model_label,
+    default_warmup,
     no_effect,
 )
 from adept.methods import METHODS, find_method
@@ -64,8 +66,13 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
     for name in sorted(given.keys() - own):
         if given[name] is not None:
             raise UserError(no_effect(name, method, task.name, type(task.options)))
-    if not method.rates and given.get("steps") is not None:
-        raise UserError(f"--steps has no effect on method '{method.name}', which trains nothing")
+    lengths = [name for name in ("steps", "epochs") if given.get(name) is not None]
+    if not method.rates and lengths:
+        raise UserError(f"--{lengths[0]} has no effect on method '{method.name}', which trains nothing")
+    if len(lengths) == 2:
+        raise UserError(f"--steps {given['steps']} and --epochs {given['epochs']} both say how long to train; give one")
+    if "epochs" in lengths:
+        values.pop("steps", None)  # adept/data/dataset.py counts them
     values = {name: value for name, value in values.items() if name in own}
     fill_defaults(values, given, method, task)
     config = RunConfig.from_flat(values, type(task.options))
@@ -120,9 +127,9 @@ def fill_defaults(values: dict[str, Any], given: Mapping[str, Any], method: type
         raise UserError(
             f"--select_on '{values['select_on']}' is not a metric of {task.name}: {', '.join(task.metrics)}"
         )
-    if values.get("warmup_steps") is None:
+    if values.get("warmup_steps") is None and values.get("epochs") is None:  # else with_steps() knows
         steps = values.get("steps", default_of(OPTIONS["steps"])) if method.rates else 0
-        values["warmup_steps"] = min(500, check_option(RunConfig, "steps", steps) // 10)
+        values["warmup_steps"] = default_warmup(check_option(RunConfig, "steps", steps))
 
 
 # Layers ---------------------------------------------------------------------------------------------------------------
@@ -172,7 +179,7 @@ def owner_of(name: str, *preferred: type[Options]) -> type[Options]:
 
 def check_key(key: Any, source: str) -> None:
     if key not in OPTIONS:
-        raise UserError(f"{source}: unknown field '{key}'; {nearest(str(key), OPTIONS)}")
+        raise UserError(f"{source}: unknown field '{key}'; {suggest(str(key), OPTIONS)}")
 
 
 @functools.cache

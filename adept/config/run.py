@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from adept.base.errors import UserError
 from adept.base.options import MOST_TOKENS, Options, default_of, is_place, option, option_type
+from adept.config.identities import file_identity, model_identity, model_label
 from adept.methods import METHODS, find_method
 from adept.methods.method import Method
 from adept.tasks import ROWS, find_task
@@ -52,6 +52,7 @@ class RunConfig(Options):
 
     # Optimisation (Appendix E)
     steps: int = option(30_000, "optimizer steps (Appendix E: 30,000 small and T5-3B, 300,000 large)", ge=0)
+    epochs: float | None = option(None, "passes over the training rows, in place of --steps", ge=0.0)
     batch_size: int = option(32, "examples per forward pass (Appendix E)", ge=1)
     grad_accum: int = option(1, "forward passes per optimizer step (Appendix E: 2 on large tasks)", ge=1)
     accumulate: Literal["tokens", "batches"] = option(
@@ -185,7 +186,9 @@ class RunConfig(Options):
         ge=0,
         place=True,
     )
-    track: Literal["none", "wandb"] = option("none", "'wandb' mirrors the run (WANDB_MODE=offline works)", place=True)
+    track: Literal["none", "wandb", "tensorboard"] = option(
+        "none", "mirrors the run to 'wandb' (WANDB_MODE=offline works) or 'tensorboard' (event files)", place=True
+    )
     wandb_project: str = option("adept", "wandb project", place=True)
     wandb_group: str | None = option(
         None, "wandb group; None: a sweep's table, else task-model, so that methods lie side by side", place=True
@@ -243,7 +246,7 @@ class RunConfig(Options):
         known = {name for owner in (cls, method, task_options) for name in owner.own_options()}
         return cls.from_flat({"method": method.name} | {k: v for k, v in values.items() if k in known}, task_options)
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """A readable part, and 8 hex digits over every option that is no place.
 
@@ -320,39 +323,6 @@ def task_of(config: RunConfig) -> Task:
     return task.with_options(config.task_options, config.targets, config.invalid_answers)
 
 
-# Identities -----------------------------------------------------------------------------------------------------------
-
-
-def model_label(model: str) -> str:
-    """A model's short name: the last part of its id or folder, in lower case."""
-    return Path(model).name.lower()
-
-
-@functools.cache
-def model_identity(model: str) -> str:
-    """What the run id says of a model: an alias or hub id as it is, a local folder by its content.
-
-    The content is the folder's name, config, file sizes and samples of its weights. Where the folder lies does not
-    count.
-    """
-    folder = Path(model)
-    if not os.path.isdir(folder):  # not folder.is_dir(): it raises OSError for a name that no folder can have
-        return model
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".bin"}):
-        digest.update(f"{path.name}:{path.stat().st_size}".encode())
-        if path.name == "config.json":
-            digest.update(path.read_bytes())
-        elif path.suffix != ".json":
-            with open(path, "rb") as file:
-                # 64 samples tell two fine-tuned models apart; reading all of a large one would take minutes.
-                for part in range(64):
-                    file.seek(path.stat().st_size * part // 64)
-                    digest.update(file.read(4096))
-    return f"{folder.name}@{digest.hexdigest()[:12]}"
-
-
-@functools.cache  # a file that is edited while its run trains does not move the record
-def file_identity(path: str) -> str:
-    """A digest of the file's content."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+def default_warmup(steps: int) -> int:
+    """The steps of warm-up where nobody says how many (Appendix E)."""
+    return min(500, steps // 10)

@@ -148,6 +148,21 @@ class Codec:
 
     # Ids to strings
 
+    def source_lengths(self, texts: Sequence[str]) -> dict[str, int]:
+        """{source: its tokens with the cue's, were there no limit}."""
+        cue = 0 if self.encoder_decoder or self.cue is None else len(self.ids(f"\n{self.cue}", special=False))
+        return {text: len(ids) + cue for text, ids in zip(texts, self.tokenize(texts), strict=True)}
+
+    def target_lengths(self, texts: Sequence[str]) -> dict[str, int]:
+        """{target: its tokens with EOS, were there no limit}."""
+        blank = "" if self.encoder_decoder or self.cue is None else " "
+        ids = self.tokenize([f"{blank}{text}" for text in texts], special=False)
+        return {text: len(own) + 1 for text, own in zip(texts, ids, strict=True)}
+
+    def tokenize(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """The ids of each text, uncut. Tokenizers take no empty list."""
+        return self.tokenizer(list(texts), add_special_tokens=special, verbose=False).input_ids if texts else []
+
     def text(self, ids: Sequence[int]) -> str:
         """The answer of generated ids, up to EOS: the inverse of target_ids.
 

@@ -8,8 +8,10 @@ import json
 import os
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
+from adept.base.digests import file_digest
 from adept.base.errors import UserError, first_line
 from adept.config.run import RunConfig
 from adept.tasks.rows import CsvText, Row
@@ -19,13 +21,32 @@ FIXTURES = "fixtures"
 """--data_dir fixtures: the rows written by hand for the tests (adept/data/fixtures.py)."""
 
 
-def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str, str]:
-    """(rows of one hub split, their origin, and the place as an error names it).
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of one split come from."""
 
-    The origin is "local", "bundled" or "hub:<id>/<config>". Asked in this order: --data_dir, the task file's own files,
-    the bundled data, the hub. Raises UserError in one line when none has the rows.
+    origin: str
+    """ "local", "bundled" or "hub:<id>/<config>", with "@<revision>" where one is pinned."""
+    path: Path | None = None
+    """The file, where the origin is local."""
+    looked_in: tuple[str, ...] = ()
+    """The files that would have come first and are not there."""
+
+    @property
+    def identity(self) -> str:
+        """What tells the rows from others without reading them as rows: a digest of a local file, else the origin.
+
+        A file's digest does not depend on its path. A hub data set without a pinned revision counts as unchanged.
+        """
+        return file_digest(self.path) if self.path is not None else self.origin
+
+
+def find_source(task: Task, split: str, config: RunConfig) -> Source:
+    """The first of: --data_dir, the task file's own files, the bundled data, the hub. Nothing is read or fetched.
+
+    Raises UserError where --data_dir is no folder or a file of the task file is not there.
     """
-    looked = []
+    looked_in: tuple[str, ...] = ()
     if config.data_dir is not None:
         root = Path(config.data_dir)
         if config.data_dir == FIXTURES:
@@ -39,33 +60,54 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
             )
         for path in (folder / f"{split}.parquet", folder / f"{split}.jsonl"):
             if os.path.isfile(path):
-                return read_rows(path), "local", str(path)
-        looked.append(f"{folder}/{split}.parquet and .jsonl")
+                return Source("local", path)
+        looked_in = (f"{folder}/{split}.parquet and .jsonl",)
     if split in task.files:
         if not os.path.isfile(task.files[split]):
             raise UserError(f"task file {config.task_file}: files: {split} is not there: {task.files[split]}")
-        return read_rows(task.files[split]), "local", str(task.files[split])
+        return Source("local", Path(task.files[split]))
+    if task.hub is None:
+        return Source("bundled")
+    name, subset = task.hub
+    revision, there = config.data_revision or task.revision, task.on_hub.get(split, split)
+    pinned = f"@{revision}" if revision else ""
+    return Source(there if there.startswith("https://") else f"hub:{name}/{subset}{pinned}", None, looked_in)
+
+
+def data_files(task: Task, config: RunConfig) -> dict[str, str]:
+    """{split: identity of its source}: a fingerprint of the data that costs no reading of rows. Raises UserError."""
+    return {split: find_source(task, split, config).identity for split in task.splits}
+
+
+def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str, str]:
+    """(rows of one hub split, their Source's origin, and the same as an error names it).
+
+    Raises UserError in one line where they are nowhere or not readable.
+    """
+    source = find_source(task, split, config)
+    if source.path is not None:
+        return read_rows(source.path), source.origin, str(source.path)
     if task.hub is None:
         from adept.models.bundled import movie_reviews
 
         path = movie_reviews() / f"{split}.jsonl"
-        return read_rows(path), "bundled", str(path)
+        return read_rows(path), source.origin, str(path)
     name, subset = task.hub
-    revision = config.data_revision or task.revision
-    pinned = f"@{revision}" if revision else ""
-    there = task.on_hub.get(split, split)
-    origin = there if there.startswith("https://") else f"hub:{name}/{subset}{pinned}"
+    revision, there = config.data_revision or task.revision, task.on_hub.get(split, split)
     try:
         rows = load_hub_rows(name, subset, there, revision)
     except Exception as error:  # the libraries' errors for what a hub may answer have no base of their own
-        at_revision = f", revision {revision}" if revision else ""
-        looked.append(f"'{name}' ({subset}{at_revision}) in the hub's cache and on the hub ({first_line(error, 100)})")
+        pinned = f", revision {revision}" if revision else ""
+        looked_in = [
+            *source.looked_in,
+            f"'{name}' ({subset}{pinned}) in the hub's cache and on the hub ({first_line(error, 100)})",
+        ]
         raise UserError(
-            f"data of task '{task.name}' not found: looked for {', then '.join(looked)}. "
+            f"data of task '{task.name}' not found: looked for {', then '.join(looked_in)}. "
             f"Offline, --data_dir DIR reads DIR/{task.name}/{split}.parquet or .jsonl, "
             "and --task movie_reviews --model smollm2-135m comes from the package index"
         ) from error
-    return rows, origin, f"{task.name}/{split} ({origin})"
+    return rows, source.origin, f"{task.name}/{split} ({source.origin})"
 
 
 def load_hub_rows(name: str, subset: str | None, split: str, revision: str | None) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ from adept.models.families import (
     input_embedding_owner,
 )
 from adept.models.tiny import tiny_model_folder
+
+SAMPLES = 64
+"""The elements of a parameter that weights_digest() reads, about."""
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -92,6 +96,33 @@ def load_model(
     if dropout is not None:
         check_dropout(model, dropout)
     return patch_attention_and_dropout(model.requires_grad_(False)), tokenizer
+
+
+def cached_commit(name: str, revision: str | None = None) -> str | None:
+    """The hub's commit of a model that is loaded without a network; None for a folder, and where none is cached."""
+    import huggingface_hub
+
+    where = locate(name)
+    if os.path.isdir(where):
+        return None
+    path = huggingface_hub.try_to_load_from_cache(where, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+@torch.no_grad()
+def weights_digest(model: nn.Module) -> str | None:
+    """A digest of shapes and samples of all parameters: equal for equal weights, whatever their file or type is.
+
+    None for a model without weights (on the meta device).
+    """
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        if parameter.is_meta:
+            return None
+        stride = max(1, parameter.numel() // SAMPLES)
+        samples = parameter.detach().flatten()[::stride].float().cpu()
+        digest.update(f"{tuple(parameter.shape)}".encode() + samples.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def random_model(name: str, device: torch.device | str = "cpu", **changes) -> PreTrainedModel:

@@ -17,7 +17,7 @@ from adept.base.atomic_files import write_atomically
 from adept.base.errors import UserError, first_line
 from adept.config.run import RunConfig
 
-WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+WEIGHTS, DESCRIPTION, TASK_FILE = "adapter.safetensors", "adapter.json", "task.yaml"
 
 DEPT_NAMES = {
     "prompt_embeddings": "prompt",
@@ -45,27 +45,52 @@ class AdapterDescription(BaseModel):
     """What adapter.json must hold. Method, base model and shapes are there for human readers."""
 
     config: dict[str, Any]
+    base_weights: str | None = None
+    """weights_digest() of the base model (adept/models/loading.py); adapters of earlier versions do not have it."""
 
 
-def save_adapter(folder: Path, trainables: Mapping[str, nn.Parameter], config: RunConfig) -> None:
-    """Writes adapter.safetensors and adapter.json (method, shapes, base model, the whole config)."""
+def save_adapter(
+    folder: Path, trainables: Mapping[str, nn.Parameter], config: RunConfig, base_weights: str | None
+) -> None:
+    """Writes adapter.safetensors, adapter.json (method, shapes, base model, the whole config) and the task's file."""
     weights = {name: tensor.cpu().contiguous() for name, tensor in snapshot(trainables).items()}
     write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
     description = {
         "method": config.method,
         "base_model": config.model,
+        "base_weights": base_weights,
         "shapes": {name: list(tensor.shape) for name, tensor in weights.items()},
         "config": config.flat(),
     }
+    if config.task_file is not None:  # whoever has the adapter can render rows for it
+        write_atomically(folder / TASK_FILE, Path(config.task_file).read_bytes())
     write_atomically(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
 
-def read_recorded_config(folder: Path) -> dict[str, Any]:
-    """{option: value} of the run that trained an adapter.
+def read_description(folder: Path) -> AdapterDescription:
+    """What adapter.json says of the run that trained the adapter.
 
     Raises OSError, ValueError or RecursionError where that cannot be read.
     """
-    return AdapterDescription.model_validate(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))).config
+    return AdapterDescription.model_validate(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")))
+
+
+def require_same_base(folder: Path, model: str, base_weights: str | None) -> None:
+    """Raises UserError where an adapter was trained on another base model than `model`, whose digest is base_weights.
+
+    An adapter that does not tell its base's digest is taken to fit.
+    """
+    if not (folder / DESCRIPTION).is_file():  # as DePT's authors released them
+        return
+    try:
+        trained_on = read_description(folder)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder / DESCRIPTION} cannot be read: {first_line(error, 100)}") from error
+    if None not in (trained_on.base_weights, base_weights) and trained_on.base_weights != base_weights:
+        raise UserError(
+            f"the adapter in {folder} was trained on the base model {trained_on.config.get('model')}, "
+            f"whose weights are not those of {model}: --model must name the base that it was trained on"
+        )
 
 
 def find_adapter(name: str, results_dir: str) -> Path:
@@ -115,7 +140,7 @@ def is_plain_tensor(value: object) -> bool:
 
 
 def restore_adapter(model: nn.Module, folder: Path) -> None:
-    """Fills the model's trained parameters from an adapter folder.
+    """Fills the model's trained parameters from an adapter folder. require_same_base() says whether it may.
 
     Raises UserError when a tensor is left over, missing, of another shape or not finite, naming it.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -73,6 +74,21 @@ def read_record(results_dir: str, run_id: str) -> dict | None:
             f"{path} is the record of the run {record['run_id']}; give it that name, or move it away to run again"
         )
     return record
+
+
+def read_record_once(results_dir: str, run_id: str) -> dict | None:
+    """read_record() with a memory: a file is read again only when it has changed. The record must not be changed."""
+    path = record_path(results_dir, run_id)
+    try:
+        status = path.stat()
+    except OSError:
+        return read_record(results_dir, run_id)
+    return _read_version(results_dir, run_id, (status.st_mtime_ns, status.st_size, status.st_ino))
+
+
+@functools.lru_cache(maxsize=20_000)
+def _read_version(results_dir: str, run_id: str, version: tuple[int, int, int]) -> dict | None:
+    return read_record(results_dir, run_id)
 
 
 def check_record(record: Any, path: Path) -> None:

@@ -3,34 +3,115 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import overload
+
+import torch
 
 from adept.base.errors import UserError, first_line
 from adept.config.run import RunConfig
 from adept.data.example import Example
-from adept.runs.adapter import DESCRIPTION, find_adapter, read_recorded_config, restore_adapter
-from adept.training.evaluation import predict
+from adept.runs.adapter import (
+    DESCRIPTION,
+    TASK_FILE,
+    find_adapter,
+    read_description,
+    require_same_base,
+    restore_adapter,
+)
+from adept.tasks.rows import Row
+from adept.training.evaluation import label_log_probabilities, predict
 from adept.training.session import Session, open_session
+
+Source = str | Row
+"""What is answered: a row of the task's columns, or a text rendered as the task renders its rows ("review: ...")."""
 
 
 class TrainedSession(Session):
     """A session whose adapter has been trained."""
 
-    def answer(self, sources: Sequence[str]) -> list[str]:
-        """The predicted string for each source text, rendered as the task renders its rows ("review: ...")."""
-        examples = [Example(str(i), source, "", ()) for i, source in enumerate(sources)]
-        return predict(self, self.codec.encode(examples))
+    @overload
+    def answer(self, sources: Source) -> str: ...
+
+    @overload
+    def answer(self, sources: Sequence[Source]) -> list[str]: ...
+
+    def answer(self, sources):
+        """The predicted string of one source, or of each of a list.
+
+        Raises UserError for what is no source, naming the column that a row lacks.
+        """
+        if isinstance(sources, str | Mapping):
+            return self.answer([sources])[0]
+        return predict(self, self.encode(sources)) if len(sources) else []
+
+    @overload
+    def label_probabilities(self, sources: Source) -> dict[str, float]: ...
+
+    @overload
+    def label_probabilities(self, sources: Sequence[Source]) -> list[dict[str, float]]: ...
+
+    @torch.no_grad()
+    def label_probabilities(self, sources):
+        """{label: probability among the labels} of one source, or of each of a list.
+
+        Raises UserError where the task has no labels, and as answer() does.
+        """
+        if isinstance(sources, str | Mapping):
+            return self.label_probabilities([sources])[0]
+        if (labels := self.task.labels) is None:
+            raise UserError(f"task '{self.task.name}' has free targets, so its answers have no label probabilities")
+        found, rows = [], self.config.eval_batch_size
+        examples = self.encode(sources)
+        for start in range(0, len(examples), rows):
+            batch = self.codec.source_batch(examples[start : start + rows])
+            with self.autocast():
+                scores = label_log_probabilities(self, {name: ids.to(self.device) for name, ids in batch.items()})
+            found += [dict(zip(labels, row, strict=True)) for row in scores.softmax(-1).tolist()]
+        return found
+
+    def encode(self, sources: Sequence[Source]) -> list[Example]:
+        """The sources as token ids."""
+        examples = [Example(str(i), self.render(i, source), "", ()) for i, source in enumerate(sources)]
+        return self.codec.encode(examples)
+
+    def render(self, number: int, source: Source) -> str:
+        """The text of a source. Raises UserError, which names its number, where it has none."""
+        if isinstance(source, str):
+            return source
+        if not isinstance(source, Mapping):
+            raise UserError(f"source {number} is {source!r:.40}; it must be a text or a row, {{column: value}}")
+        try:
+            return self.task.source(source)
+        except KeyError as error:
+            raise UserError(
+                f"source {number}: task '{self.task.name}' needs the column {error}; found {', '.join(source)}"
+            ) from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError(f"source {number}: {error}") from error
 
 
 def load(name: str, *, results_dir: str = "results", **overrides) -> TrainedSession:
     """A trained run, ready to predict: `name` is a run id under results_dir or an adapter folder.
 
-    overrides: options to change, such as device="cuda". Raises UserError when it cannot be read or does not fit.
+    overrides: options to change, such as device="cuda". The adapter of a task of the user's own carries its task file.
+    Raises UserError when it cannot be read or does not fit.
     """
     folder = find_adapter(name, results_dir)
+    config = read_config(folder).replace(**overrides)
+    session = open_session(config)
+    require_same_base(folder, config.model, session.base_weights)
+    restore_adapter(session.model, folder)
+    session.model.eval()
+    return TrainedSession(**{field.name: getattr(session, field.name) for field in dataclasses.fields(session)})
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration of the run that trained an adapter. Raises UserError where it cannot be read."""
     description = folder / DESCRIPTION
     try:
-        config = RunConfig.from_record(read_recorded_config(folder))
+        config = RunConfig.from_record(read_description(folder).config)
         if config.max_source_len is None:
             field = RunConfig.model_fields["max_source_len"]
             raise UserError(f"an adapter of method '{config.method}' needs --max_source_len: {field.description}")
@@ -41,7 +122,5 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> TrainedSess
             f"{description} cannot be read ({type(error).__name__}: {first_line(error)}); "
             'it should hold {"config": {option: value}} as the run wrote it'
         ) from error
-    session = open_session(config.replace(**overrides))
-    restore_adapter(session.model, folder)
-    session.model.eval()
-    return TrainedSession(**{field.name: getattr(session, field.name) for field in dataclasses.fields(session)})
+    carried = folder / TASK_FILE
+    return config.replace(task_file=str(carried)) if config.task_file is not None and carried.is_file() else config

@@ -16,7 +16,7 @@ from pathlib import Path
 from adept.base.atomic_files import write_atomically
 from adept.config.run import RunConfig
 from adept.runs.layout import record_path, run_folder
-from adept.runs.record import HistoryEntry, read_record
+from adept.runs.record import HistoryEntry, read_record_once
 
 RUNG_DIVISORS = (9, 3)
 """A rung is the number of steps divided by this."""
@@ -86,7 +86,7 @@ def best_until(step: int, scores: Iterable[tuple[int, float]]) -> float | None:
 
 def evaluations(results_dir: str, run_id: str, metric: str) -> list[tuple[int, float]]:
     """(step, validation score) pairs of a run that is finished, running or stopped."""
-    if (record := read_record(results_dir, run_id)) is not None:
+    if (record := read_record_once(results_dir, run_id)) is not None:
         history = record["history"]
         return [(entry["step"], entry["validation"][metric]) for entry in history if metric in entry["validation"]]
     try:

@@ -30,9 +30,16 @@ def offset_statistic(name: str) -> Callable[[dict], float | None]:
     return read
 
 
+def training_hours(record: dict) -> float | None:
+    """Hours of PAPER_STEPS at the run's own speed; None where it shared its steps with other runs."""
+    rate = record["timing"].get("steps_per_second")
+    alone = record.get("provenance", {}).get("stacked", 1) == 1
+    return PAPER_STEPS / rate / 3600 if rate and alone else None
+
+
 QUANTITIES: dict[str, Callable[[dict], float | None]] = {
     "samples/s": lambda record: record["timing"].get("test_examples_per_second"),
-    "hours": lambda record: PAPER_STEPS / rate / 3600 if (rate := record["timing"].get("steps_per_second")) else None,
+    "hours": training_hours,
     "mean": offset_statistic("mean"),
     "variance": offset_statistic("variance"),
 }

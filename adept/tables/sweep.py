@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from adept.base.console import print_result, print_status
+from adept.runs.comparison import accept
 from adept.runs.record import finished_record, read_record, summary_line
+from adept.runs.tracking import mirror_finished
 from adept.tables.early_stopping import EarlyStopping, clear_stop
-from adept.tables.launchers.launcher import BUSY, STOPPED, Launcher, Outcome
+from adept.tables.failures import clear_failure, read_failure, write_failure
+from adept.tables.launchers.launcher import BUSY, STOPPED, Launcher, Mistake, Outcome
 from adept.tables.table import PlannedRun, Table
 from adept.training.stack import stack_key
 
 ATTEMPTS = 2
-"""A run that fails this often is given up."""
+"""A run that fails this often is given up. After a mistake of the user's one attempt is enough."""
 
 POLL_SECONDS = 5.0
 """Between two looks at a run that another sweep is doing."""
@@ -54,19 +57,25 @@ class Progress:
     """Of each run that this sweep finished."""
     failures: dict[str, list[str]] = field(default_factory=dict)
     """{run id: why each attempt failed}."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """{run id: why its last attempt failed} of the runs that are given up."""
+    since: float = field(default_factory=time.time)
+    """When the sweep began."""
 
     @property
     def busy_slots(self) -> int:
         return len({started.stack for started in self.running.values()})
 
-    @property
-    def failed(self) -> dict[str, str]:
-        """{run id: why its last attempt failed} of the runs that are given up."""
-        return {run_id: reasons[-1] for run_id, reasons in self.failures.items() if len(reasons) >= ATTEMPTS}
-
     def startable(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-        """The runs that can be started now, and those that another sweep is doing."""
-        return [run for run in runs if not (run.pending or run.done or run.id in self.failed or run.id in self.running)]
+        """The runs that can be started now, and those that another sweep is doing.
+
+        Those that another worker of this sweep has given up are entered into `failed`.
+        """
+        left = [run for run in runs if not (run.pending or run.done or run.id in self.failed or run.id in self.running)]
+        for run in left:
+            if (reason := read_failure(run.config, self.since)) is not None:
+                self.failed[run.id] = reason
+        return [run for run in left if run.id not in self.failed]
 
     def line(self, runs: Sequence[PlannedRun]) -> str:
         """The numbers of runs that are done, running, failed and left, and an estimate of the time to go.
@@ -93,28 +102,40 @@ def duration(seconds: float) -> str:
 
 
 def all_runs(tables: Sequence[Table]) -> list[PlannedRun]:
-    """The runs of all tables that the finished runs decide so far, each once."""
-    return list({(run.id, run.pending): run for table in tables for run in table.runs()}.values())
+    """The runs of all tables that the finished runs decide so far, each once: as a table that times it has it."""
+    runs = sorted((run for table in tables for run in table.runs()), key=lambda run: run.timed)
+    return list({(run.id, run.pending): run for run in runs}.values())
 
 
 def carry_out(
-    tables: Sequence[Table], launcher: Launcher, *, early_stopping: bool = False, stack: int | None = 1
+    tables: Sequence[Table],
+    launcher: Launcher,
+    *,
+    early_stopping: bool = False,
+    stack: int | None = 1,
+    rerun: bool = False,
+    waits: bool = True,
 ) -> dict[str, str]:
     """Does the runs of the tables that are not done, until nothing more can be done.
 
     Finished runs decide further ones, which are then done as well. A run that another sweep on the same results folder
     is doing is waited for.
 
-    stack: the most runs that are trained together on one model; None chooses by launcher and run. Returns {run id: why}
-    of the runs that failed ATTEMPTS times.
+    stack: the most runs that are trained together on one model; None chooses by launcher and run. rerun: finished runs
+    that differ from what is asked are moved aside and made again. waits: for runs that others are doing, since these may
+    decide further runs; else it ends when nothing is left for it, and the others do what is decided then. Returns {run id: why} of the runs that are
+    given up. Raises UserError for a finished run that differs, without `rerun`.
     """
-    runs, progress = all_runs(tables), Progress(launcher.slots)
+    runs, progress = accept_finished(tables, rerun), Progress(launcher.slots)
     if not early_stopping:
         for run in runs:
             clear_stop(run.config)
     changed = True
     while (startable := progress.startable(runs)) or progress.running:
         start_runs(startable, progress, launcher, early_stopping, stack)
+        if not waits and not progress.running and progress.retry_times.keys() >= {run.id for run in startable}:
+            print_status("other workers are doing all runs that are left: this one ends")
+            break
         if changed:
             print_status(progress.line(runs))
         changed = sum(take_outcome(run_id, outcome, progress) for run_id, outcome in next_outcomes(launcher, progress))
@@ -124,6 +145,25 @@ def carry_out(
         if run.record is not None:
             finished_record(run.config.results_dir, run.id)  # removes what a killed process left beside the record
     return progress.failed
+
+
+def accept_finished(tables: Sequence[Table], rerun: bool) -> list[PlannedRun]:
+    """The runs of the tables, when those that are finished have been found to be what is asked, and been mirrored.
+
+    With `rerun` the others are moved aside. Raises UserError where there are others without it.
+    """
+    accepted: set[str] = set()
+    while True:
+        runs = all_runs(tables)
+        finished = [run for run in runs if run.id not in accepted and run.record is not None]
+        if not finished:
+            return runs
+        for run in finished:
+            if accept(run.config, run.record, rerun=rerun, timed=run.timed):
+                mirror_finished(run.config, run.record)
+            accepted.add(run.id)
+        if not rerun:
+            return runs
 
 
 def start_runs(
@@ -138,6 +178,7 @@ def start_runs(
         for run in stack:
             progress.retry_times.pop(run.id, None)
             progress.running[run.id] = Started(run, ids)
+            clear_failure(run.config)
             jobs.append((run.config, EarlyStopping(run.config, run.rivals) if early_stopping and run.rivals else None))
         launcher.submit(jobs)
 
@@ -149,13 +190,13 @@ def group_into_stacks(
 
     most: the most runs in a stack. None: on a GPU, which single runs of short texts leave idle, up to MAX_STACK runs
     and MAX_STACK_TOKENS tokens; on a CPU, which gains nothing, one. Stacks are kept so small that all slots get one. A
-    run that has failed is tried again alone.
+    run that has failed is tried again alone, and so is a run whose time the table prints.
     """
     share = math.ceil(len(ready) / progress.slots)
     stacks: list[list[PlannedRun]] = []
     open_stacks: dict[tuple | None, list[PlannedRun]] = {}
     for run in ready:
-        config, key = run.config, None if run.id in progress.failures else stack_key(run.config)
+        config, key = run.config, None if run.timed or run.id in progress.failures else stack_key(run.config)
         tokens = config.batch_size * (config.method_options.virtual_tokens + config.max_source_len)
         fitting = min(MAX_STACK, MAX_STACK_TOKENS // tokens) if on_gpu and config.device != "cpu" else 1
         if key is None or key not in open_stacks or len(open_stacks[key]) >= min(share, most or fitting):
@@ -196,6 +237,10 @@ def take_outcome(run_id: str, outcome: Outcome, progress: Progress) -> bool:
     else:
         reason = outcome or f"it ended, but its record is not in {folder}: do the machines share this folder?"
         progress.failures.setdefault(run_id, []).append(reason)
+        alone = len(started.stack) == 1  # in a stack, the mistake may be another run's
+        if len(progress.failures[run_id]) >= ATTEMPTS or (isinstance(outcome, Mistake) and alone):
+            progress.failed[run_id] = reason
+            write_failure(started.run.config, reason)
         again = "" if run_id in progress.failed else ", once more"
         print_status(f"{run_id}: failed{again}: {reason.splitlines()[0]}")
     return True

@@ -18,8 +18,9 @@ from adept.base.errors import UserError
 from adept.base.options import default_of
 from adept.config.layers import resolve
 from adept.config.run import METHOD_OPTIONS, OPTIONS, TASK_OPTIONS, RunConfig
+from adept.data.dataset import with_steps
 from adept.methods import find_method
-from adept.runs.record import read_record
+from adept.runs.record import read_record_once
 from adept.tables.early_stopping import is_stopped
 from adept.tasks import find_task, task_names
 
@@ -28,6 +29,10 @@ MOST_RUNS = 10_000
 
 QUANTITY = "quantity"
 """The one axis of a table that is not an option of runs: which number of a record is printed."""
+
+
+TIMES = frozenset({"hours", "samples/s"})
+"""The quantities that are times or speeds (adept/tables/report.py)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,12 @@ class PlannedRun:
     @cached_property
     def record(self) -> dict | None:
         """The run's record; None where it is not finished. Raises UserError for a file that is no record."""
-        return None if self.pending else read_record(self.config.results_dir, self.id)
+        return None if self.pending else read_record_once(self.config.results_dir, self.id)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the table prints how long it takes, so that no other run may share its steps."""
+        return not TIMES.isdisjoint(self.quantities)
 
     @property
     def stopped(self) -> bool:
@@ -236,7 +246,7 @@ def resolve_once(source: str, **flags: Any) -> RunConfig:
 
     The cache keeps values of different types apart: 1 is not True.
     """
-    return resolve(flags, source=source)
+    return with_steps(resolve(flags, source=source))
 
 
 def best_run(runs: list[PlannedRun]) -> tuple[PlannedRun, bool]:
@@ -262,7 +272,10 @@ def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str =
     left out, because overrides and common fields are written for all runs. Raises UserError, which names `source`, for
     a value that is neither plain nor a list of plain ones, and for more than MOST_RUNS runs.
     """
-    lists = {name: value if isinstance(value, list) else [value] for name, value in {**entry, **overrides}.items()}
+    combined = {**entry, **overrides}
+    if overrides.get("epochs") is not None:  # in place of steps, but for runs that do not train
+        combined.pop("epochs" if entry.get("steps") == 0 else "steps", None)
+    lists = {name: value if isinstance(value, list) else [value] for name, value in combined.items()}
     for name, values in lists.items():
         if not values or any(isinstance(value, (list, dict)) for value in values):
             raise UserError(f"{source}: '{name}' must be a value or a list of values, not {entry.get(name)!r}")
@@ -270,12 +283,12 @@ def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str =
         lists["task"] = [name for value in lists["task"] for name in task_names(str(value))]
     if (count := math.prod(map(len, lists.values()))) > MOST_RUNS:
         raise UserError(f"{source}: one entry of the grid stands for {count:,} runs; at most {MOST_RUNS:,} are started")
-    specific = METHOD_OPTIONS | TASK_OPTIONS | {"steps"}
+    specific = METHOD_OPTIONS | TASK_OPTIONS | {"steps", "epochs"}
     runs = []
     for values in itertools.product(*lists.values()):
         flags = dict(zip(lists, values, strict=True))
         method = find_method(str(flags.get("method", default_of(OPTIONS["method"]))))
-        used = {*method.own_options(), *(["steps"] if method.rates else [])}
+        used = {*method.own_options(), *(["steps", "epochs"] if method.rates else [])}
         if flags.get("task_file") is None and "task" in flags:
             used |= find_task(str(flags["task"])).options.own_options().keys()
         runs.append({name: value for name, value in flags.items() if name not in specific or name in used})

@@ -190,7 +190,13 @@ def max_new_tokens(session: Session) -> int:
 
 
 def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
-    """For each row, the label with the highest log-probability, EOS included.
+    """For each row, the label with the highest log-probability. batch: the codec's source_batch."""
+    best = label_log_probabilities(session, batch).argmax(1)
+    return [session.task.labels[i] for i in best.tolist()]
+
+
+def label_log_probabilities(session: Session, batch: dict[str, Tensor]) -> Tensor:
+    """[B, C]: the log-probability of each label's tokens, EOS included, after each row's source.
 
     The source passes through the model once for all labels. batch: the codec's source_batch, {"input_ids",
     "attention_mask"} [B, T].
@@ -201,5 +207,4 @@ def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
     logits = choice_logits(session.model, batch, choices, with_cache=with_cache)  # [B*C, L, V]
     targets = choices.repeat(len(batch["input_ids"]), 1)  # [B*C, L]
     log_probs = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]  # [B*C, L]
-    best = (log_probs * (targets != IGNORED)).sum(1).view(-1, len(labels)).argmax(1)
-    return [labels[i] for i in best.tolist()]
+    return (log_probs * (targets != IGNORED)).sum(1).view(-1, len(labels))

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import torch
+
 from adept.base.console import print_status
 from adept.config.run import RunConfig
+from adept.data.dataset import with_steps
+from adept.training.clock import TrainingClock
 from adept.training.memory import (
     OutOfMemoryInTraining,
     loading_remedies,
@@ -15,7 +19,7 @@ from adept.training.memory import (
     training_remedies,
 )
 from adept.training.run import Run, SharedData, StoppingRule
-from adept.training.session import open_sessions
+from adept.training.session import Session, open_sessions
 from adept.training.signals import Interrupted, Signals
 from adept.training.stack import Stack
 from adept.training.step import StepResult, train_step
@@ -44,7 +48,7 @@ def train_runs(jobs: Sequence[tuple[RunConfig, StoppingRule | None]]) -> list[di
     """
     with Signals() as signals:
         shared = SharedData()
-        loop = Loop([Run(config, signals, shared, should_stop) for config, should_stop in jobs], signals)
+        loop = Loop([Run(with_steps(config), signals, shared, should_stop) for config, should_stop in jobs], signals)
         try:
             loop.train()
         except BaseException as error:
@@ -77,6 +81,7 @@ class Loop:
                 most = len(together) // 2
                 print_status(f"too little memory for {len(together)} runs together: {most} at a time")
                 continue
+            self.clock.count_step(together)
             outcomes = zip(together, results, strict=True)
             self.call_each((run, partial(pass_or_raise, result, run.after_step)) for run, result in outcomes)
 
@@ -85,8 +90,12 @@ class Loop:
         configs = [run.config for run in self.active]
         with self.signals.interrupt_at_once(), report_out_of_memory(loading_remedies(configs[0])):
             sessions = open_sessions(configs)
+        self.clock = TrainingClock(next((s.device for s in sessions if isinstance(s, Session)), torch.device("cpu")))
         outcomes = zip(tuple(self.active), sessions, strict=True)
-        self.call_each((run, partial(pass_or_raise, session, run.prepare)) for run, session in outcomes)
+        self.call_each(
+            (run, partial(pass_or_raise, session, partial(run.prepare, clock=self.clock))) for run, session in outcomes
+        )
+        self.clock.settle()  # what was done until here is no training
 
     def make_step(self, runs: Sequence[Run]) -> list[StepResult | Exception] | None:
         """Makes one optimizer step of the runs together.

@@ -1,10 +1,12 @@
-"""Errors of too little memory: one line, with the options that need less."""
+"""The peak memory of a run, and errors of too little memory: one line, with the options that need less."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -39,6 +41,39 @@ def release_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+# Peaks ----------------------------------------------------------------------------------------------------------------
+
+
+def reset_peak_memory(device: torch.device) -> bool:
+    """Begins a new measurement of the peak. Returns whether peak_memory() can then tell it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier runs have freed is not this one's
+        Path("/proc/self/clear_refs").write_text("5")  # sets the recorded peak to the present size
+        return "VmHWM" in process_memory()
+    except (OSError, AttributeError):  # not Linux, or not permitted
+        return False
+
+
+def peak_memory(device: torch.device) -> int:
+    """The peak since reset_peak_memory(), in bytes: allocated on the GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return process_memory()["VmHWM"]
+
+
+def process_memory() -> dict[str, int]:
+    """Resident bytes of this process: {"VmRSS": now, "VmHWM": at the peak}. Raises OSError except on Linux."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = (line.split(":") for line in lines)
+    return {name: 1024 * int(rest.split()[0]) for name, rest in fields if name in ("VmRSS", "VmHWM")}
+
+
+# Remedies -------------------------------------------------------------------------------------------------------------
 
 
 def loading_remedies(config: RunConfig) -> str:

@@ -26,6 +26,7 @@ from adept.base.atomic_files import report_disk_errors, write_atomically
 from adept.base.console import print_status
 from adept.base.errors import UserError, first_line
 from adept.runs.adapter import assign_weights
+from adept.runs.comparison import changed_options
 from adept.runs.provenance import git_state
 from adept.training.random_state import generator_name, random_state, restore_random_state
 from adept.training.session import Session
@@ -99,7 +100,10 @@ class Checkpoints:
         for name, weights in state.best.get("weights", {}).items():
             tensors[f"best/{name}"] = weights
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        text = json.dumps({**self.identity, "code": git_state(), "state": fields, "random": generators})
+        config = self.session.config.flat()
+        text = json.dumps(
+            {**self.identity, "config": config, "code": git_state(), "state": fields, "random": generators}
+        )
         content = save(tensors, {"schema": str(SCHEMA), "crc": checksum(tensors, text), "state": text})
         write_atomically(self.newest, content, previous=None if self.damaged else self.previous)
         self.damaged = False
@@ -150,6 +154,8 @@ class Checkpoints:
         for name, ours in self.identity.items():
             if stored.get(name) != ours:
                 raise CheckpointError(f"is of another run: its {name} is {stored.get(name)}, not {ours}")
+        for change in changed_options(self.session.config, stored.get("config", {})):
+            raise CheckpointError(f"is of another run: {change}")
         trainables, best = self.session.trainables, stored["state"]["best"]
         if wrong := tensor_specs(tensors).items() ^ expected_specs(trainables, tensors, bool(best)).items():
             raise CheckpointError(f"does not fit the model: {min(name for name, _ in wrong)} differs")

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
 import torch
 
 from adept.base import distributed
+from adept.base.console import print_status
 from adept.config.run import RunConfig, task_of
 from adept.data.batches import training_batches
 from adept.data.codec import Codec
-from adept.data.dataset import Data, load_data
+from adept.data.dataset import Data, encode_data, load_data
+from adept.data.truncation import percent, unreachable_answers
 from adept.metrics.sandbox.caller import require_protection
-from adept.runs.adapter import assign_weights, find_adapter, restore_adapter, save_adapter, snapshot
+from adept.runs.adapter import assign_weights, find_adapter, require_same_base, restore_adapter, save_adapter, snapshot
 from adept.runs.claim import claim_run
+from adept.runs.comparison import require_same_run
 from adept.runs.layout import run_folder
 from adept.runs.predictions import write_predictions
 from adept.runs.record import finished_record, read_record, write_record
 from adept.runs.tracking.tracker import make_tracker
-from adept.training.evaluation import compare_scoring, evaluate, repeat_for_samples
-from adept.training.memory import OutOfMemoryInEvaluation, evaluation_remedies, loading_remedies, report_out_of_memory
+from adept.training.clock import TrainingClock
+from adept.training.evaluation import compare_scoring, evaluate, max_new_tokens, repeat_for_samples
+from adept.training.memory import (
+    OutOfMemoryInEvaluation,
+    evaluation_remedies,
+    loading_remedies,
+    peak_memory,
+    report_out_of_memory,
+    reset_peak_memory,
+)
 from adept.training.offset_statistics import offset_statistics
 from adept.training.optim import make_optimizer, parameter_groups, schedule
 from adept.training.resume import Checkpoints
@@ -63,9 +73,8 @@ class SharedData:
     def encode(self, config: RunConfig, codec: Codec) -> Data:
         """The run's three splits as token ids."""
         if (key := self.draw(config)) not in self.encoded:
-            data = self.load(config)
-            splits = {name: codec.encode(getattr(data, name)) for name in ("train", "validation", "test")}
-            self.encoded[key] = dataclasses.replace(data, **splits)
+            self.encoded[key] = encode_data(self.load(config), codec)
+            print_status(f"{config.task}: {self.encoded[key].truncation.line()}")
         return self.encoded[key]
 
 
@@ -97,12 +106,12 @@ class Run:
         Raises RunClaimed when another process has the run, UserError for data that cannot be read.
         """
         results_dir, run_id = self.config.results_dir, self.config.run_id
-        self.record = distributed.on_main_process(lambda: finished_record(results_dir, run_id))
+        self.record = distributed.on_main_process(lambda: self.same_run(finished_record(results_dir, run_id)))
         if self.record is not None:
             return
         self.resources.enter_context(distributed.enter_on_main_process(claim_run(results_dir, run_id)))
         # Another process may have finished it between the look and the claim.
-        self.record = distributed.on_main_process(lambda: read_record(results_dir, run_id))
+        self.record = distributed.on_main_process(lambda: self.same_run(read_record(results_dir, run_id)))
         if self.record is not None:
             self.resources.close()
             return
@@ -111,12 +120,22 @@ class Run:
             self.protection = require_protection() if self.task.runs_code else None
             self.shared.load(self.config)
 
-    def prepare(self, session: Session) -> None:
-        """Makes optimizer and tracker, restores the last checkpoint if there is one, and goes on to the next step."""
+    def same_run(self, record: dict | None) -> dict | None:
+        """The record. Raises UserError where it is not of the run that is asked for."""
+        if record is not None:
+            require_same_run(self.config, record)
+        return record
+
+    def prepare(self, session: Session, clock: TrainingClock) -> None:
+        """Makes optimizer and tracker, restores the last checkpoint if there is one, and goes on to the next step.
+
+        clock: of all runs that are trained together.
+        """
         config = self.config
-        self.session, self.device = session, session.device
+        self.session, self.device, self.clock = session, session.device, clock
         with self.signals.interrupt_at_once():
             self.data = self.shared.encode(config, session.codec)
+            self.report_unreachable_answers()
         groups = parameter_groups(session.model, session.method.learning_rates())
         self.groups = {
             group["name"]: {"lr": group["lr"], "params": sum(p.numel() for p in group["params"])} for group in groups
@@ -127,8 +146,11 @@ class Run:
         if distributed.RANK:
             torch.manual_seed(distributed.rank_seed(config.seed))  # dropout: other rows, other masks
         self.state = checkpoints.load()
+        self.earlier_seconds = self.state.train_seconds
         if config.init_from is not None and not self.state.step:
-            restore_adapter(session.model, find_adapter(config.init_from, config.results_dir))
+            adapter = find_adapter(config.init_from, config.results_dir)
+            require_same_base(adapter, config.model, session.base_weights)
+            restore_adapter(session.model, adapter)
         trained = sum(p.numel() for p in session.trainables.values())
         total = sum(p.numel() for p in session.model.parameters())
         tracker = make_tracker(config, self.folder, self.groups, (trained, total), self.state.step)
@@ -138,10 +160,22 @@ class Run:
         skip = self.state.step * config.grad_accum
         self.batches = training_batches(session.codec, self.data.train, config, skip=skip)
         self.display.callback(self.batches.close)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        self.measures_memory = reset_peak_memory(self.device)
         session.model.train()
         self.between_steps()
+
+    def report_unreachable_answers(self) -> None:
+        """Counts the evaluated rows whose answer is longer than what is generated, and prints their share, if any."""
+        self.unreachable = 0
+        if self.config.scoring == "generate" and not self.task.runs_code:
+            evaluated, limit = [*self.data.validation, *self.data.test], max_new_tokens(self.session)
+            self.unreachable = unreachable_answers(self.session.codec, evaluated, limit)
+            if self.unreachable:
+                share = percent(self.unreachable, len(evaluated))
+                print_status(
+                    f"{self.config.task}: the answers of {share} of the {len(evaluated):,} evaluated rows are longer "
+                    f"than the {limit} tokens that are generated, so they count as wrong: --max_new_tokens raises this"
+                )
 
     # Steps
 
@@ -152,7 +186,6 @@ class Run:
         state.step += 1
         state.tokens += sum(batch.tokens for batch in batches)
         state.examples += sum(len(batch.ids) for batch in batches)
-        state.train_seconds += self.waited + result.seconds
         state.stacked = max(state.stacked, result.runs)
         self.between_steps()
 
@@ -172,8 +205,7 @@ class Run:
                 raise EarlyStopped("stopped early")
         save, signal = distributed.all_reduce_max(self.checkpoints.due(state), self.signals.received or 0)
         if save:
-            state.read_losses(self.optimizer)
-            self.checkpoints.save(state)
+            self.save_checkpoint()
         self.signals.check(signal)
         if last:
             self.finish()
@@ -182,10 +214,19 @@ class Run:
 
     def make_step_input(self) -> None:
         """Waits for the next step's batches."""
-        started = time.perf_counter()
         multiplier = self.multiplier(self.state.step)
         self.step_input = next_step_input(self.session, self.optimizer, self.batches, multiplier)
-        self.waited = time.perf_counter() - started
+
+    def save_checkpoint(self) -> None:
+        """Writes a checkpoint. Raises UserError when the disk refuses, or for a loss that is not finite."""
+        with self.clock.paused():
+            self.read_clock()
+            self.state.read_losses(self.optimizer)
+            self.checkpoints.save(self.state)
+
+    def read_clock(self) -> None:
+        """Enters the training time until the clock's last point into the state."""
+        self.state.train_seconds = self.earlier_seconds + self.clock.seconds[self]
 
     def log_losses(self) -> None:
         """Shows the mean loss since the last call."""
@@ -215,11 +256,12 @@ class Run:
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
         """Inside, a signal interrupts at once: an evaluation changes nothing of the training but the time it took."""
-        started = time.perf_counter()
-        remedies = evaluation_remedies(self.config)
-        with self.signals.interrupt_at_once(), report_out_of_memory(remedies, OutOfMemoryInEvaluation):
+        out_of_memory = report_out_of_memory(evaluation_remedies(self.config), OutOfMemoryInEvaluation)
+        with self.clock.paused(), self.signals.interrupt_at_once(), out_of_memory:
+            self.read_clock()
+            started = time.perf_counter()
             yield
-        self.state.eval_seconds += time.perf_counter() - started
+            self.state.eval_seconds += time.perf_counter() - started
 
     # The end
 
@@ -242,6 +284,9 @@ class Run:
     def publish(self, test: dict, predictions: list[str], timing: dict, agreement: dict | None) -> dict:
         """Writes all that the run leaves behind, the record last. Returns the record."""
         record = make_record(self.session, self.data, self.groups, self.state, test, timing)
+        if self.measures_memory:
+            record["peak_memory_bytes"] = peak_memory(self.device)
+        record["truncation"] |= {"unreachable_answers": self.unreachable}
         if self.state.resumed:
             record["provenance"]["resumed"] = self.state.resumed
         if self.state.stacked > 1:
@@ -254,7 +299,7 @@ class Run:
             record["scoring_agreement"] = agreement
         if self.config.measure_offsets:
             record["offsets"] = offset_statistics(self.session, self.data.train)
-        save_adapter(self.folder, self.session.trainables, self.config)
+        save_adapter(self.folder, self.session.trainables, self.config, self.session.base_weights)
         tested = repeat_for_samples(self.task, self.data.test)
         write_predictions(self.folder / "predictions.jsonl", tested, predictions)
         write_record(self.config.results_dir, record)
@@ -283,7 +328,6 @@ class Run:
         """
         if self.checkpoints is None or not isinstance(error, (Interrupted, EarlyStopped, OutOfMemoryInEvaluation)):
             return
-        self.state.read_losses(self.optimizer)
-        self.checkpoints.save(self.state)
+        self.save_checkpoint()
         if self.state.step:
             error.args = (f"{error} from step {self.state.step} of {self.config.steps}, which is saved",)

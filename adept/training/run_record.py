@@ -7,6 +7,7 @@ import platform
 import torch
 
 from adept.data.dataset import Data
+from adept.runs.comparison import what_it_is_made_from
 from adept.runs.provenance import PACKAGES, git_state, package_version
 from adept.runs.record import SCHEMA
 from adept.training.session import Session
@@ -37,16 +38,18 @@ def make_record(session: Session, data: Data, param_groups: dict, state: TrainSt
         "validation": state.best["validation"],
         "test": test,
         "sizes": data.sizes,
+        "truncation": data.truncation.record(),
         "notes": notes,
         "timing": {name: round(value, 3) for name, value in timing.items()},
-        "peak_memory_bytes": peak_memory(session.device),
         "provenance": {
             **git_state(),
             "python": platform.python_version(),
             "packages": {name: version for name in PACKAGES if (version := package_version(name))},
             "device": describe_device(session.device),
             "model_revision": getattr(session.model.config, "_commit_hash", None),
+            **what_it_is_made_from(config),
             "data_origin": data.origin,
+            "data_files": dict(data.files),
             "data_fingerprint": data.fingerprint,
             "protocol": config.protocol,
         },
@@ -58,15 +61,3 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def peak_memory(device: torch.device) -> int:
-    """The peak memory in bytes: allocated on the GPU, or resident in this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024

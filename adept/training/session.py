@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,8 @@ from adept.methods.method import Method
 from adept.models.capabilities import Capabilities, capabilities_of
 from adept.models.families import table_rows
 from adept.models.generation import neutral_generation_config
-from adept.models.loading import copy_sharing_parameters, load_model
+from adept.models.loading import copy_sharing_parameters, load_model, weights_digest
+from adept.models.precision import tf32_products
 from adept.models.recompute import checkpoint_blocks, transformer_blocks
 from adept.tasks.task import Task
 from adept.training.losses import BatchLosses, batch_losses, compiled_batch_losses
@@ -42,6 +43,8 @@ class Session:
     device: torch.device
     batch_losses: BatchLosses
     capabilities: Capabilities
+    base_weights: str | None = None
+    """weights_digest() of the model before the method was applied."""
 
     @property
     def method(self) -> Method:
@@ -68,9 +71,19 @@ class Session:
         shared = self.capabilities.has_key_cache and not self.config.shard_model
         return len(self.codec.prompt_ids) if shared else 0
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """The precision of the model's arithmetic."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+    def precision(self) -> contextlib.AbstractContextManager:
+        """Inside, fp32 products are computed in tf32 where --precision says so, and exactly where it does not.
+
+        A step of training needs it in its backward pass, too; autocast() brings it to a forward pass.
+        """
+        return tf32_products(self.config.precision == "tf32")
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Inside, the model computes in the run's precision."""
+        enabled = self.config.precision == "bf16"
+        with self.precision(), torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            yield
 
 
 def pick_device(name: str) -> torch.device:
@@ -129,6 +142,7 @@ def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
     )
     model.generation_config = neutral_generation_config(model, tokenizer)
     capabilities = capabilities_of(model)
+    base_weights = weights_digest(model)
     copies = [model, *(copy_sharing_parameters(model) for _ in configs[1:])]
     # Two passes: weights are rounded to bf16 only after every method has seen them as they were.
     adapted = [
@@ -136,7 +150,9 @@ def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
         for config, own in zip(configs, copies, strict=True)
     ]
     return [
-        own if isinstance(own, UserError) else value_or_user_error(prepare_model, config, own, tokenizer, capabilities)
+        own
+        if isinstance(own, UserError)
+        else value_or_user_error(prepare_model, config, own, tokenizer, capabilities, None, base_weights)
         for config, own in zip(configs, adapted, strict=True)
     ]
 
@@ -155,9 +171,9 @@ def open_session_on(config: RunConfig, model: nn.Module, tokenizer, device: torc
     Every parameter of the model is frozen, and the model is changed in place. device: in place of the config's.
     """
     model.generation_config = neutral_generation_config(model, tokenizer)
-    capabilities = capabilities_of(model)
+    capabilities, base_weights = capabilities_of(model), weights_digest(model)
     adapted = apply_method(config, model, tokenizer, capabilities)
-    return prepare_model(config, adapted, tokenizer, capabilities, device)
+    return prepare_model(config, adapted, tokenizer, capabilities, device, base_weights)
 
 
 def check_processes(config: RunConfig) -> None:
@@ -200,14 +216,18 @@ def apply_method(config: RunConfig, model: nn.Module, tokenizer, capabilities: C
 
 
 def prepare_model(
-    config: RunConfig, model: nn.Module, tokenizer, capabilities: Capabilities, device: torch.device | None = None
+    config: RunConfig,
+    model: nn.Module,
+    tokenizer,
+    capabilities: Capabilities,
+    device: torch.device | None = None,
+    base_weights: str | None = None,
 ) -> Session:
     """Casts the adapted model to its precision, moves it to its device, and adds the codec of its task.
 
-    capabilities: of the model as it was loaded.
+    capabilities, base_weights: of the model as it was loaded.
     """
     device = device or pick_device(config.device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     if config.precision == "bf16":
         for parameter in model.parameters():  # not model.to(): buffers such as rotary frequencies need their digits
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
@@ -223,7 +243,7 @@ def prepare_model(
     answer_len = max(codec.max_target_len, config.max_new_tokens or 0)
     capabilities.check_positions(len(codec.prompt_ids), config.max_source_len, answer_len)
     losses = compiled_batch_losses(device, config.grad_accum) if config.compile else batch_losses
-    session = Session(config, task, model, codec, device, losses, capabilities)
+    session = Session(config, task, model, codec, device, losses, capabilities, base_weights)
     if (hook := session.prompted_embedding) is not None:
         hook.returns = torch.bfloat16 if config.precision == "bf16" else None
     return session

@@ -9,7 +9,6 @@ than it would alone.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -47,8 +46,6 @@ class StepResult:
 
     loss: Tensor
     """The step's loss (--accumulate), on the device: reading it would stall a GPU."""
-    seconds: float
-    """The run's share of the step's time."""
     runs: int
     """The number of runs that were computed together."""
 
@@ -70,14 +67,14 @@ def train_step(inputs: Sequence[StepInput], stack: Stack | None = None) -> list[
 
     The runs' stack_key()s must be equal. stack: of the same runs, if it has been made already.
     """
-    started = time.perf_counter()
     stack = stack or Stack([step.session for step in inputs])
     total = torch.zeros(len(inputs), device=stack.device)
     weights = torch.tensor([step.weights for step in inputs], dtype=torch.float64)  # [runs, batches]
     for i, batches in enumerate(zip(*(step.batches for step in inputs), strict=True)):
-        losses = stack.losses([batch.inputs for batch in batches])
-        losses = losses * weights[:, i].to(losses, non_blocking=True)
-        losses.sum().backward()
+        with inputs[0].session.precision():  # in the backward pass, too
+            losses = stack.losses([batch.inputs for batch in batches])
+            losses = losses * weights[:, i].to(losses, non_blocking=True)
+            losses.sum().backward()
         total = total + losses.detach()
     gradients = [p.grad for step in inputs for p in optimized_parameters(step.optimizer) if p.grad is not None]
     distributed.all_reduce_sum([total, *gradients])
@@ -87,5 +84,4 @@ def train_step(inputs: Sequence[StepInput], stack: Stack | None = None) -> list[
             nn.utils.clip_grad_norm_(optimized_parameters(step.optimizer), norm)
         step.optimizer.step()
         step.optimizer.zero_grad(set_to_none=True)
-    share = (time.perf_counter() - started) / len(inputs)
-    return [StepResult(loss, share, len(inputs)) for loss in total]
+    return [StepResult(loss, len(inputs)) for loss in total]

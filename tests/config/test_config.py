@@ -203,6 +203,7 @@ OTHER = {
     "eval_every": 999, "eval_rows": 99, "scoring": "likelihood", "select_on": "f1", "data_dir": "elsewhere",
     "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
     "accumulate": "batches", "adamw": "transformers4", "decoding": "transformers4", "invalid_answers": "released",
+    "epochs": 3,
     "wandb_project": "mine", "wandb_group": "mine", "save_every": 9,
 }  # fmt: skip
 

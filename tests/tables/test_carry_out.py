@@ -70,14 +70,14 @@ def test_a_failed_run_is_tried_once_more_and_then_listed(tmp_path, fake_runs, sh
     file = write_table(tmp_path, [{"prompt_lr": [1, 2, 3, 4]}])
     calls = fake_runs(r1=[OSError("once")], r2=RuntimeError("always\nand again"), r3=UserError("a mistake"))
     assert sweep(file) == 2
-    assert sorted(calls) == ["r1", "r1", "r2", "r2", "r3", "r3", "r4"]
+    assert sorted(calls) == ["r1", "r1", "r2", "r2", "r3", "r4"]  # a user's mistake is not tried twice
     shown = capsys.readouterr()
     listed = shown.err.splitlines()[-6:]
     ids = {rate: run.id for rate, run in zip("1234", load(file).runs(), strict=True)}
-    first = listed.index(f"error: {ids['2']} failed 2 times: RuntimeError: always and again")
+    first = listed.index(f"error: {ids['2']} failed: RuntimeError: always and again")
     details = listed[first + 1 : first + 4]
     assert all(line.startswith("    ") for line in details) and "RuntimeError: always" in "".join(details)
-    assert listed[-1] == f"error: {ids['3']} failed 2 times: a mistake"
+    assert listed[-1] == f"error: {ids['3']} failed: a mistake"
     assert f"{ids['1']}: failed, once more: OSError: once" in shown.err
     assert "failed 2 · left 0" in shown.err
     assert "2 of 4 runs are missing" in shown.out
@@ -205,3 +205,49 @@ def test_a_run_that_another_sweep_stopped_since_is_not_begun(tmp_path, monkeypat
     write_atomically(stopped_path(config), "{}")
     monkeypatch.setattr("adept.training.loop.open_sessions", lambda *_: pytest.fail("it was begun"))
     assert run_stack([(config, EarlyStopping(config, ("a", "b")))]) == [STOPPED]
+
+
+# Several workers of one sweep -----------------------------------------------------------------------------------------
+
+
+def test_what_one_worker_gives_up_the_others_of_its_array_do_not_try(tmp_path, fake_runs, monkeypatch, capsys):
+    file = write_table(tmp_path, [{"prompt_lr": [1, 2]}])
+    calls = fake_runs(r1=UserError("a mistake"))
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    for _ in range(2):
+        assert sweep(file) == 2 and calls == ["r1", "r2"]
+    assert "a mistake" in capsys.readouterr().err
+    (failed,) = files(file, "failed.json")
+    assert json.loads(failed.read_text())["reason"] == "a mistake"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "8")  # a later sweep tries again
+    calls.clear()
+    assert sweep(file) == 2 and calls == ["r1"]
+    fake_runs()
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "9")
+    assert sweep(file) == 0 and not files(file, "failed.json")
+
+
+def test_an_element_of_an_array_ends_where_others_do_all_that_is_left(tmp_path, fake_runs, monkeypatch, capsys):
+    file = write_table(tmp_path, [{"prompt_lr": [1, 2]}])
+    fake_runs(r1=RunClaimed("elsewhere"))
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert sweep(file) == 0
+    assert "other workers are doing all runs that are left" in capsys.readouterr().err
+    assert len(records(file)) == 1
+
+
+def test_a_mistake_in_a_stack_is_tried_again_alone(tmp_path, fake_runs):
+    file = write_table(tmp_path, [{"prompt_lr": [1, 2]}])
+    calls = fake_runs(r1=[UserError("of the other run")])
+    assert sweep(file, "--stack", "2") == 0 and sorted(calls) == ["r1", "r1", "r2"]
+
+
+def test_records_of_finished_runs_are_read_once(tmp_path, fake_runs, monkeypatch):
+    from adept.runs import record
+
+    file = write_table(tmp_path, [{"prompt_lr": [1, 2, 3, 4]}])
+    fake_runs()
+    reads, check = [], record.check_record
+    monkeypatch.setattr(record, "check_record", lambda content, path: reads.append(path.stem) or check(content, path))
+    assert sweep(file) == 0
+    assert all(reads.count(name) <= 4 for name in reads)  # one each by the sweep, its end, the report and the line

@@ -197,3 +197,22 @@ def test_a_slurm_array_shares_the_runs_and_goes_on_after_its_time(slurm_node, tm
     assert shown().count("stopped by SIGUSR1; finished runs are recorded, the same command goes on from step") == 1
     assert [path.parent.name for path in files(file, "checkpoint.safetensors")] == [last.id]
     assert len(records(file)) == 3
+
+
+def test_a_setup_file_is_read_first_and_may_prefix_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    setup = tmp_path / "set up.sh"
+    setup.write_text("export FROM_SETUP=loaded\nADEPT_PREFIX='env INSIDE=container'\n")
+    words = ["sh", "-c", 'echo "$FROM_SETUP $INSIDE" > told']
+    script = tmp_path / "script"
+    script.write_text(slurm_script("x", words, 1, "", tmp_path, setup))
+    subprocess.run(["bash", str(script)], check=True, cwd=tmp_path)
+    assert (tmp_path / "told").read_text() == "loaded container\n"
+
+
+def test_a_setup_file_that_is_not_there_is_one_line(tmp_path, capsys):
+    file = write_table(tmp_path, [{"prompt_lr": [1]}])
+    assert sweep(file, "--launch", "slurm", "--slurm_setup", str(tmp_path / "nothing.sh")) == 2
+    assert "nothing.sh is not a file" in capsys.readouterr().err
+    assert sweep(file, "--launch", "local", "--slurm_setup", "x") == 2
+    assert "--slurm_setup has no effect with --launch local" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_record_and_files_are_as_the_contract_has_them(make_config, tmp_path):
     assert json.loads((tmp_path / "results" / "runs" / f"{config.run_id}.json").read_text()) == record
     assert set(record) >= {
         "schema", "run_id", "status", "config", "trainable_params", "total_params", "param_groups", "history",
-        "best_step", "validation", "test", "sizes", "timing", "peak_memory_bytes", "provenance",
+        "best_step", "validation", "test", "sizes", "timing", "peak_memory_bytes", "provenance", "truncation",
     }  # fmt: skip
     assert record["status"] == "completed" and record["schema"] == 1
     assert (

@@ -19,8 +19,8 @@ from adept.base.atomic_files import write_atomically
 from adept.base.errors import UserError
 from adept.runs.layout import record_path, run_folder
 from adept.runs.record import read_record
+from adept.runs.tracking.mirrors import NoMirror
 from adept.runs.tracking.tracker import Tracker
-from adept.runs.tracking.wandb_mirror import NoMirror
 from adept.training import loop
 from adept.training.loop import run
 from adept.training.memory import report_out_of_memory

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from adept.base import distributed
 from adept.base.atomic_files import report_disk_errors
 from adept.config.run import RunConfig
-from adept.runs.tracking.wandb_mirror import NoMirror, WandbMirror
+from adept.runs.tracking.mirrors import Mirror, final_scores, open_mirror
 
 
 class Tracker:
@@ -21,10 +21,10 @@ class Tracker:
     As a context manager it closes all three, also when the run fails.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, groups: dict[str, dict], mirror, start: int = 0):
+    def __init__(self, config: RunConfig, folder: Path, groups: dict[str, dict], mirror: Mirror, start: int = 0):
         """start: steps that are done already. Lines are appended to an existing metrics.jsonl.
 
-        groups: {regex: {"lr", "params"}}. mirror: a WandbMirror or NoMirror.
+        groups: {regex: {"lr", "params"}}. mirror: where else the run is shown.
         """
         self.select_on, self.mirror = config.select_on, mirror
         self.short_names = {
@@ -84,9 +84,7 @@ class Tracker:
 
     def finish(self, best: dict, test: dict[str, float]) -> None:
         """Shows the validation and test scores of the best checkpoint."""
-        values = {f"best/{name}": value for name, value in best["validation"].items()} | {
-            f"test/{name}": value for name, value in test.items()
-        }
+        values = final_scores(best["validation"], test)
         self.line(best["step"], values)
         self.mirror.summarise({"best_step": best["step"], **values})
 
@@ -115,5 +113,4 @@ def make_tracker(
         return SilentTracker()
     with report_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    mirror = WandbMirror(config, folder, *parameters) if config.track == "wandb" else NoMirror()
-    return Tracker(config, folder, groups, mirror, start)
+    return Tracker(config, folder, groups, open_mirror(config, folder, *parameters), start)

@@ -1,21 +1,12 @@
-"""A run's mirror on wandb, and a mirror that does nothing."""
+"""A run's mirror on wandb."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from adept.base.errors import UserError
-from adept.config.run import RunConfig, model_label
-
-
-class NoMirror:
-    """Has WandbMirror's methods and does nothing."""
-
-    def log(self, values: dict, step: int) -> None: ...
-
-    def summarise(self, values: dict) -> None: ...
-
-    def close(self, failed: bool) -> None: ...
+from adept.config.identities import model_label
+from adept.config.run import RunConfig
 
 
 def group_of(config: RunConfig) -> str:
@@ -30,6 +21,9 @@ class WandbMirror:
     task, method, model and protocol are tags. A run that is resumed is the same run on wandb. WANDB_MODE=offline needs
     no account.
     """
+
+    folder = "wandb"
+    """In the run's folder: wandb's own files."""
 
     def __init__(self, config: RunConfig, folder: Path, trained: int, total: int):
         try:

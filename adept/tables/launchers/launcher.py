@@ -22,6 +22,11 @@ Outcome = str | None
 Anything else says why it failed: one line, then details.
 """
 
+
+class Mistake(str):
+    """The outcome of a run that ended with a user's mistake, which another attempt would only repeat."""
+
+
 SHUTDOWN_SECONDS = 60.0
 """How long an interrupted sweep waits for its runs to save their checkpoints."""
 

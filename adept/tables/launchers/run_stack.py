@@ -16,8 +16,9 @@ from adept.config.run import RunConfig
 from adept.runs.claim import RunClaimed
 from adept.runs.layout import run_folder
 from adept.tables.early_stopping import is_stopped
-from adept.tables.launchers.launcher import BUSY, STOPPED, Job, Outcome
+from adept.tables.launchers.launcher import BUSY, STOPPED, Job, Mistake, Outcome
 from adept.training.loop import train_runs
+from adept.training.memory import OutOfMemoryInEvaluation, OutOfMemoryInTraining
 from adept.training.run import EarlyStopped
 
 LOG = "log.txt"
@@ -49,8 +50,10 @@ def outcome_of(end: dict | Exception) -> Outcome:
             return BUSY
         case EarlyStopped():
             return STOPPED
-        case UserError():
+        case OutOfMemoryInTraining() | OutOfMemoryInEvaluation():  # alone it may fit
             return str(end)
+        case UserError():
+            return Mistake(end)
         case Exception():
             traceback.print_exception(end)
             details = "".join(traceback.format_exception(end)).splitlines()[-DETAIL_LINES:-1]

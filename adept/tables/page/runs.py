@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from adept.config.run import RunConfig, model_label
+from adept.config.identities import model_label
+from adept.config.run import RunConfig
 from adept.runs.layout import record_path, run_folder
 from adept.runs.predictions import Prediction
 from adept.tables.page.formatting import downsample, thousands, to_json, truncate, typographic_minus, unique_id

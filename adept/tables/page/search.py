@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adept.config.run import OPTIONS, model_label
+from adept.config.identities import model_label
+from adept.config.run import OPTIONS
 from adept.tables.page.figures import Figure, FigureGroup, legend_entry, series_numbers
 from adept.tables.page.formatting import typographic_minus
 from adept.tables.page.runs import RunIndex

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from adept.config.run import model_label
+from adept.config.identities import model_label
 from adept.tables.report import QUANTITIES, Cell, View
 from adept.tables.table import QUANTITY
 

@@ -1,0 +1,55 @@
+"""What tells a run's model and task file from others: what they hold, not where they lie."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+from adept.base.digests import folder_digest
+
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "special_tokens_map.json", "added_tokens.json")
+"""Patterns of the names of a tokenizer's files."""
+
+
+def model_label(model: str) -> str:
+    """A model's short name: the last part of its id or folder, in lower case."""
+    return Path(model).name.lower()
+
+
+@functools.cache
+def model_identity(model: str) -> str:
+    """Alias or hub id as it is; a local folder by its name, config, file sizes and samples of its weights, not by where
+    it lies.
+    """
+    folder = Path(model)
+    if not os.path.isdir(folder):  # not folder.is_dir(): it raises OSError for a name that no folder can have
+        return model
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".bin"}):
+        digest.update(f"{path.name}:{path.stat().st_size}".encode())
+        if path.name == "config.json":
+            digest.update(path.read_bytes())
+        elif path.suffix != ".json":
+            with open(
+                path, "rb"
+            ) as file:  # 64 places tell two fine-tuned models apart; all bytes of a large one would take minutes
+                for part in range(64):
+                    file.seek(path.stat().st_size * part // 64)
+                    digest.update(file.read(4096))
+    return f"{folder.name}@{digest.hexdigest()[:12]}"
+
+
+@functools.cache
+def base_identity(model: str) -> str:
+    """model_identity() and, of a local folder, a digest of its tokenizer: a run id knows only the sizes of its files."""
+    if not os.path.isdir(model):
+        return model
+    return f"{model_identity(model)}:{folder_digest(model, TOKENIZER_FILES)}"
+
+
+@functools.cache  # a file that is edited while its run trains does not move the record
+def file_identity(path: str) -> str:
+    """A digest of the file's content."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
