@@ -43,7 +43,10 @@ def model_identity(model: str) -> str:
 
 @functools.cache
 def base_identity(model: str) -> str:
-    """model_identity() and, of a local folder, a digest of its tokenizer: a run id knows only the sizes of its files."""
+    """model_identity() and, of a local folder, a digest of its tokenizer.
+
+    A run id knows only the sizes of the tokenizer's files.
+    """
     if not os.path.isdir(model):
         return model
     return f"{model_identity(model)}:{folder_digest(model, TOKENIZER_FILES)}"

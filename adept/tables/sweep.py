@@ -122,9 +122,9 @@ def carry_out(
     is doing is waited for.
 
     stack: the most runs that are trained together on one model; None chooses by launcher and run. rerun: finished runs
-    that differ from what is asked are moved aside and made again. waits: for runs that others are doing, since these may
-    decide further runs; else it ends when nothing is left for it, and the others do what is decided then. Returns {run id: why} of the runs that are
-    given up. Raises UserError for a finished run that differs, without `rerun`.
+    that differ from what is asked are moved aside and made again. waits: for runs that others are doing, since these
+    may decide further runs; else it ends when nothing is left for it, and the others do what is decided then. Returns
+    {run id: why} of the runs that are given up. Raises UserError for a finished run that differs, without `rerun`.
     """
     runs, progress = accept_finished(tables, rerun), Progress(launcher.slots)
     if not early_stopping:

@@ -10,7 +10,8 @@ from adept.tables.estimate import estimate_hours
 
 def finish(run, rate: float, **provenance) -> None:
     record = {
-        "schema": SCHEMA, "run_id": run.id, "config": run.config.flat(), "best_step": 4, "trainable_params": 7, "notes": [],
+        "schema": SCHEMA, "run_id": run.id, "config": run.config.flat(), "best_step": 4, "trainable_params": 7,
+        "notes": [],
         "timing": {"steps_per_second": rate}, "validation": {}, "test": {}, "history": [], "provenance": provenance,
     }  # fmt: skip
     write_record(run.config.results_dir, json.loads(json.dumps(record)))
