@@ -123,7 +123,7 @@ def check_sweep(words: list[str]) -> None:
 
 
 def check_report(words: list[str]) -> None:
-    overrides, rest = parse(table_parser("", words), words)
+    overrides, rest = parse(table_parser("sweep", "", words), words)
     named_tables(rest, overrides)
 
 

@@ -111,7 +111,7 @@ class Codec:
 
         A decoder-only model's source has none at its end, because the text goes on there.
         """
-        plain, full = self.ids("x", special=False), self.ids("x", special=True)
+        plain, full = (self.ids(CONTEXTS[0], special=special) for special in (False, True))
         start = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
         return full[:start], full[start + len(plain) :] if self.encoder_decoder else []
 
@@ -173,7 +173,7 @@ class Codec:
         ids = ids[: ids.index(self.tokenizer.eos_token_id)] if self.tokenizer.eos_token_id in ids else ids
         alone = self.ids(CONTEXTS[0], special=False)
         if self.encoder_decoder:
-            before, blank = [], self.decode(alone).removesuffix(CONTEXTS[0])
+            before, blank = [], " " if self.decode(alone).startswith(" ") else ""
         else:
             before, blank = self.cue_ids or alone, "" if self.cue is None else " "
         text = self.decode([*before, *ids])[len(self.decode(before)) :].removeprefix(blank)
