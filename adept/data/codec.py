@@ -74,8 +74,8 @@ class Codec:
         for ids, rows in zip((source, target), self.table_rows or (), strict=False):
             if ids and (largest := max(ids)) >= rows:
                 raise UserError(
-                    f"the data holds the token {self.tokenizer.convert_ids_to_tokens(largest)!r}, id {largest:,}, but the "
-                    f"model's embedding has only {rows:,} rows: --model needs the tokenizer that it was trained with"
+                    f"the data holds the token {self.tokenizer.convert_ids_to_tokens(largest)!r}, id {largest:,}, but "
+                    f"the model's embedding has only {rows:,} rows: --model needs the tokenizer that it was trained with"
                 )
 
     def kept(self, references: tuple[str, ...]) -> tuple[str, ...]:
