@@ -146,10 +146,12 @@ def own_code(content: bytes) -> bytes:
 
 
 def long_tokenizer(content: bytes) -> bytes:
-    """Ten tokens more than the tiny T5 has rows."""
+    """More tokens than the tiny T5 has rows, and one of them stands in every source."""
     tokenizer = json.loads(content)
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary.update({f"more{i}": len(vocabulary) + i for i in range(20)})
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    tokenizer["added_tokens"].append({"id": len(vocabulary), "content": "sentence1", **flags})
     return json.dumps(tokenizer).encode()
 
 
@@ -539,8 +541,8 @@ MODELS = {
     "a torn tokenizer": modelled(
         "cannot be loaded", "save_pretrained", make=model("tokenizer.json", lambda content: content[:500])
     ),
-    "more tokens than rows": modelled(
-        "its tokenizer has 340 tokens", "328 rows", make=model("tokenizer.json", long_tokenizer)
+    "a token beyond the rows": modelled(
+        "'sentence1', id 340", "328 rows", make=model("tokenizer.json", long_tokenizer)
     ),
     "code of its own": modelled("cannot be loaded", "custom code", make=model("config.json", own_code)),
     "weights that run code": modelled("cannot be loaded", "Weights only load failed", make=pickled_model),

@@ -92,7 +92,8 @@ class Codec:
             if ids and (largest := max(ids)) >= rows:
                 raise UserError(
                     f"the data holds the token {self.tokenizer.convert_ids_to_tokens(largest)!r}, id {largest:,}, but "
-                    f"the model's embedding has only {rows:,} rows: --model needs the tokenizer that it was trained with"
+                    f"the model's embedding has only {rows:,} rows: --model needs the tokenizer that it was trained "
+                    "with"
                 )
 
     def read_references(self, references: tuple[str, ...]) -> tuple[str, ...]:

@@ -113,7 +113,8 @@ def compare(name: str, computed: dict, stored: dict, now: dict[str, str]) -> Non
     ), (
         f"{name}: computed {computed}, golden {golden}. The golden values were made with "
         f"{versions(stored['made_with'])}; this is {versions(now)}. If neither a dependency's "
-        "drift nor a bug is behind it and the change is meant, python -m pytest tests/training/test_golden.py --write_golden writes new values; say in the commit why"
+        "drift nor a bug is behind it and the change is meant, python -m pytest tests/training/test_golden.py "
+        "--write_golden writes new values; say in the commit why"
     )
 
 
