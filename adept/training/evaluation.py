@@ -125,8 +125,9 @@ def evaluation_batches(
 ) -> Iterator[list[int]]:
     """Cuts `order`, row numbers from the longest to the shortest, into batches with little padding.
 
-    A batch has at most rows_at_once() rows a process; answers: those that each row is scored with. lengths: of the sources, by row number. Sampled rows are
-    batched by --eval_batch_size alone, so that the samples do not depend on padding.
+    A batch has at most rows_at_once() rows a process; answers: those that each row is scored with. lengths: of the
+    sources, by row number. Sampled rows are batched by --eval_batch_size alone, so that the samples do not depend on
+    padding.
     """
     prompt = len(session.codec.prompt_ids)
     least = 0.0 if temperature(session) else LEAST_FULL.get(session.device.type, 0.5)
@@ -142,7 +143,7 @@ def evaluation_batches(
 
 
 def rows_at_once(session: Session, answers: int) -> int:
-    """Rows of an evaluation batch at most: --eval_batch_size, less where many answers of each pass through the model."""
+    """Rows of an evaluation batch, at most: --eval_batch_size, or fewer where each is scored with many answers."""
     return min(session.config.eval_batch_size, max(1, MOST_ANSWERS // answers))
 
 
