@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -55,4 +56,6 @@ class LoRA(Method):
             lora_dropout=self.lora_dropout,
             target_modules=attention_projections(model),
         )
-        return peft.get_peft_model(model, config)
+        with warnings.catch_warnings():  # PEFT asks transformers by a name that this will drop
+            warnings.simplefilter("ignore", FutureWarning)
+            return peft.get_peft_model(model, config)

@@ -21,7 +21,7 @@ from adept.runs.adapter import (
     restore_adapter,
 )
 from adept.tasks.rows import Row
-from adept.training.evaluation import label_log_probabilities, predict
+from adept.training.evaluation import label_log_probabilities, predict, rows_at_once
 from adept.training.session import Session, open_session
 
 Source = str | Row
@@ -62,7 +62,7 @@ class TrainedSession(Session):
             return self.label_probabilities([sources])[0]
         if (labels := self.task.labels) is None:
             raise UserError(f"task '{self.task.name}' has free targets, so its answers have no label probabilities")
-        found, rows = [], self.config.eval_batch_size
+        found, rows = [], rows_at_once(self, len(labels))
         examples = self.encode(sources)
         for start in range(0, len(examples), rows):
             batch = self.codec.source_batch(examples[start : start + rows])

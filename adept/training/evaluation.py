@@ -25,6 +25,9 @@ LEAST_FULL = {"cpu": 0.9, "cuda": 0.5}
 Padding costs time on a CPU; small batches cost time on a GPU, which then waits for kernel launches.
 """
 
+MOST_ANSWERS = 512
+"""Rows of a batch times labels, at most, where labels are scored by their likelihood: 77 classes take 6 rows."""
+
 
 def evaluate(
     session: Session, examples: list[Example], scoring: str | None = None
@@ -103,7 +106,9 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
         """{key: prediction} of this process's rows."""
         found: dict = {}
         with own_random_numbers(session), folded(session) if session.config.fold else contextlib.nullcontext():
-            for numbers in evaluation_batches(order, [len(e.source_ids) for e in examples], session):
+            for numbers in evaluation_batches(
+                order, [len(e.source_ids) for e in examples], session, len(session.task.labels) if likelihood else 1
+            ):
                 rows = distributed.shard_rows(numbers)
                 batch = session.codec.source_batch([examples[i] for i in rows])
                 batch = {name: ids.to(session.device) for name, ids in batch.items()}
@@ -118,17 +123,19 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
     return [predictions[key] for key in keys]
 
 
-def evaluation_batches(order: Sequence[int], lengths: Sequence[int], session: Session) -> Iterator[list[int]]:
+def evaluation_batches(
+    order: Sequence[int], lengths: Sequence[int], session: Session, answers: int = 1
+) -> Iterator[list[int]]:
     """Cuts `order`, row numbers from the longest to the shortest, into batches with little padding.
 
-    A batch has at most --eval_batch_size rows a process. lengths: of the sources, by row number. Sampled rows are
-    batched by --eval_batch_size alone, so that the samples do not depend on padding. A model that reads padding (RWKV)
-    gets batches of one length.
+    A batch has at most rows_at_once() rows a process; answers: those that each row is scored with. lengths: of the
+    sources, by row number. Sampled rows are batched by --eval_batch_size alone, so that the samples do not depend on
+    padding. A model that reads padding (RWKV) gets batches of one length.
     """
     prompt = len(session.codec.prompt_ids)
     least = 0.0 if temperature(session) else LEAST_FULL.get(session.device.type, 0.5)
     least = least if session.capabilities.ignores_left_padding else 1.0
-    most = session.config.eval_batch_size * distributed.WORLD
+    most = rows_at_once(session, answers) * distributed.WORLD
     batch: list[int] = []
     for i in order:
         if batch and (len(batch) == most or prompt + lengths[i] < least * (prompt + lengths[batch[0]])):
@@ -137,6 +144,11 @@ def evaluation_batches(order: Sequence[int], lengths: Sequence[int], session: Se
         batch.append(i)
     if batch:
         yield batch
+
+
+def rows_at_once(session: Session, answers: int) -> int:
+    """Rows of an evaluation batch, at most: --eval_batch_size, or fewer where each is scored with many answers."""
+    return min(session.config.eval_batch_size, max(1, MOST_ANSWERS // answers))
 
 
 @contextlib.contextmanager

@@ -154,3 +154,10 @@ def test_the_released_dept_checkpoint_fills_our_dept(make_config, shared):
         8 / 15**0.5 * (released["prompt_encoder.lora_embedding_A"][:2] @ released["prompt_encoder.lora_embedding_B"])
     )
     torch.testing.assert_close(offset, expected, rtol=1e-3, atol=1e-2)
+
+
+def test_lora_prints_no_warning_of_other_libraries(make_config, recwarn):
+    from adept.training.session import open_session
+
+    open_session(make_config(method="lora"))
+    assert not [warning for warning in recwarn if issubclass(warning.category, FutureWarning)]

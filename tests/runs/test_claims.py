@@ -5,12 +5,13 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import train
-from adept.runs.claim import RunClaimed, claim_run, lock
+from adept.runs.claim import SILENT_SECONDS, RunClaimed, claim_run, lock
 from adept.runs.layout import lock_path, run_folder
 from adept.runs.record import finished_record, read_record
 from adept.training.loop import run
@@ -120,14 +121,61 @@ def test_a_lock_that_is_somebody_elses_by_now_is_left(tmp_path):
     assert path.read_text() == "another's"
 
 
-def test_without_locks_it_is_said_and_the_run_goes_on(make_config, monkeypatch, capsys):
+@pytest.fixture
+def no_locks(monkeypatch):
     def none(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("adept.runs.claim.lock", none)
+
+
+def test_without_locks_a_file_is_the_claim_and_no_other_process_does_the_run(tmp_path, no_locks):
+    with claim_run(str(tmp_path), "a"):
+        with pytest.raises(RunClaimed, match=f"process {os.getpid()} on host"), claim_run(str(tmp_path), "a"):
+            pytest.fail("claimed twice")
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == [".a.claim"]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("suffix", [".lock", ".claim"])
+def test_a_claim_of_another_host_holds_while_its_heart_beats(tmp_path, request, suffix):
+    """With locks that do not lock between hosts (.lock), and without any (.claim)."""
+    if suffix == ".claim":
+        request.getfixturevalue("no_locks")
+    path = lock_path(str(tmp_path), "a").with_suffix(suffix)
+    path.parent.mkdir()
+    path.write_text("7 elsewhere")
+    with pytest.raises(RunClaimed, match="process 7 on host elsewhere"), claim_run(str(tmp_path), "a"):
+        pytest.fail("claimed twice")
+    silent = time.time() - SILENT_SECONDS - 1
+    os.utime(path, (silent, silent))
+    with claim_run(str(tmp_path), "a"):
+        assert path.read_text() == f"{os.getpid()} {platform.node()}"
+
+
+def test_a_claim_of_a_dead_process_of_this_host_is_void(tmp_path, no_locks):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    path = lock_path(str(tmp_path), "a").with_suffix(".claim")
+    path.parent.mkdir()
+    path.write_text(f"{process.pid} {platform.node()}")
+    with claim_run(str(tmp_path), "a"):
+        assert path.exists()
+
+
+def test_a_claims_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr("adept.runs.claim.HEARTBEAT_SECONDS", 0.02)
+    path = lock_path(str(tmp_path), "a")
+    with claim_run(str(tmp_path), "a"):
+        os.utime(path, (1, 1))
+        time.sleep(0.3)
+        assert path.stat().st_mtime > time.time() - 60
+
+
+def test_without_locks_it_is_said_and_the_run_goes_on(make_config, no_locks, capsys):
     config = make_config("t5", "pt")
     assert run(config)["status"] == "completed"
-    assert "has no file locks (No locks available): take care that no other process does" in capsys.readouterr().err
+    assert "has no file locks (No locks available): a file with a heartbeat is the claim on" in capsys.readouterr().err
     assert runs_of(config) == [config.run_id, f"{config.run_id}.json"]
 
 

@@ -79,3 +79,20 @@ def test_the_adapter_of_a_task_file_carries_its_task(write_task, train_task_file
         file.unlink()
     moved = load(str(tmp_path / "sent"))
     assert moved.task.name == "jokes" and moved.answer({"title": "T", "body": "knock"}) == answer
+
+
+def test_many_labels_are_scored_in_chunks_of_rows(session, monkeypatch):
+    rows = [{**ROW, "sentence1": f"A cat sat {'very ' * i}still."} for i in range(9)]
+    expected, answers, sizes = session.label_probabilities(rows), session.answer(rows), []
+    monkeypatch.setattr("adept.training.evaluation.MOST_ANSWERS", 5)  # two labels: two rows at a time
+    forward = session.model.forward
+
+    def counting(*arguments, **inputs):
+        sizes.append(len(inputs["labels"]))
+        return forward(*arguments, **inputs)
+
+    monkeypatch.setattr(session.model, "forward", counting)
+    assert session.answer(rows) == answers
+    chunked = session.label_probabilities(rows)
+    assert max(sizes) == 4
+    assert all(a == pytest.approx(b, rel=1e-4) for a, b in zip(expected, chunked, strict=True))

@@ -63,7 +63,7 @@ def test_processes_share_the_runs_and_survive_kills_and_failures(tmp_path, short
         f"{runs[1].id}: failed, once more: its process was ended by SIGKILL, as the system does when memory runs out"
         in shown
     )
-    assert f"{runs[3].id}: failed, once more: no adapter" in shown and f"{runs[3].id}: failed: no adapter" in shown
+    assert f"{runs[3].id}: failed: no adapter" in shown and f"{runs[3].id}: failed: no adapter" in shown
     assert "step     10  validation" not in shown  # that is in the log
     assert "step     10  validation" in log_path(runs[0].config).read_text()
     assert all(worker.process.returncode is not None for worker in launcher.workers)
