@@ -7,7 +7,6 @@ classes; a RunConfig holds one object of each, and answers for their options as 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -246,7 +245,7 @@ class RunConfig(Options):
         known = {name for owner in (cls, method, task_options) for name in owner.own_options()}
         return cls.from_flat({"method": method.name} | {k: v for k, v in values.items() if k in known}, task_options)
 
-    @functools.cached_property
+    @property
     def run_id(self) -> str:
         """A readable part, and 8 hex digits over every option that is no place.
 

@@ -123,4 +123,9 @@ def read_config(folder: Path) -> RunConfig:
             'it should hold {"config": {option: value}} as the run wrote it'
         ) from error
     carried = folder / TASK_FILE
-    return config.replace(task_file=str(carried)) if config.task_file is not None and carried.is_file() else config
+    if config.task_file is None or not carried.is_file():
+        return config
+    original = Path(config.task_file)  # beside which the data lie
+    if original.is_file() and original.read_bytes() == carried.read_bytes():
+        return config
+    return config.replace(task_file=str(carried))
