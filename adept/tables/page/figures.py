@@ -108,7 +108,7 @@ def panels(view: View) -> list[Panel]:
             cells = {row: by_column[column] for row, by_column in view.cells.items() if column in by_column}
             attributes = column_attributes(view, column)
             made.append(Panel(column, column_label(view, column), metric or "score", cells, attributes))
-    return [panel for panel in made if panel.cells and all(is_score(view, cell) for cell in panel.cells.values())]
+    return [panel for panel in made if panel.cells and all(is_score(cell) for cell in panel.cells.values())]
 
 
 def series_numbers(methods: Mapping[Key, str]) -> dict[Key, int]:
@@ -220,7 +220,7 @@ def scores_over_parameters(view: View, made: Sequence[Panel], styles: SeriesStyl
 def parameter_marks(view: View, name: str, cell: Cell, styles: SeriesStyles) -> list[Mark]:
     """Our score and the paper's."""
     marks = []
-    counts = [record["trainable_params"] for record in records_of(view, cell)]
+    counts = [record["trainable_params"] for record in records_of(cell)]
     if cell.mean is not None and counts:
         count = statistics.mean(counts)
         title = f"{name}: {cell.mean:.1f} with {thousands(round(count))} trained parameters"
