@@ -28,8 +28,8 @@ from adept.tasks import find_task, task_names
 MOST_RUNS = 10_000
 """One grid entry may stand for this many runs."""
 
-LONGEST_NAME = 120
-"""Bytes of a table's file name, beyond which a digest stands for its end."""
+LONGEST_VARIANT = 120
+"""Bytes of what a file's name says of changed options; beyond them it has a digest in their place."""
 
 QUANTITY = "quantity"
 """The one axis of a table that is not an option of runs: which number of a record is printed."""
@@ -102,15 +102,17 @@ class Table:
         return {name: value for name, value in self.overrides.items() if not is_place(OPTIONS[name])}
 
     @property
-    def file_name(self) -> str:
-        """The name of the table's files: its own, the profile's, and what --only and the command line changed."""
+    def variant(self) -> str:
+        """What --only and the command line changed, as a part of a file's name: "-task=rte-steps=5"; else empty."""
         only = [f"{name}={','.join(map(str, values))}" for name, values in self.only.items()]
         changed = [f"{name}={value}" for name, value in self.changes.items()]
-        words = [re.sub(r"[^\w.,=@-]+", "_", word) for word in filter(None, (self.name, self.profile, *only, *changed))]
-        name = "-".join(words)
-        if len(name.encode()) <= LONGEST_NAME:
-            return name
-        return f"{'-'.join(words[:2])[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        text = "".join("-" + re.sub(r"[^\w.,=@-]+", "_", word) for word in (*only, *changed))
+        return text if len(text.encode()) <= LONGEST_VARIANT else f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def file_name(self) -> str:
+        """The name of the table's files: its own, the profile's, and the variant's."""
+        return "-".join(filter(None, (self.name, self.profile))) + self.variant
 
     def key(self, axes: tuple[str, ...], config: RunConfig, quantity: str = "") -> Key:
         """(option, value) of the options in `axes`, without those that the run does not have."""

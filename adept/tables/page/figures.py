@@ -6,7 +6,7 @@ A panel is one small chart. Its series are the table's rows, or its columns wher
 from __future__ import annotations
 
 import statistics
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -153,21 +153,48 @@ class SeriesStyles:
 
 def learning_curves(made: Sequence[Panel], styles: SeriesStyles) -> FigureGroup:
     """A figure for each panel that has a run with several evaluations."""
+    figures, shown = curve_figures(made, styles, curve_points, "validation", "Validation score")
+    explanation = "Validation score of the chosen runs, a line for each seed; what is evaluated once is a level."
+    return FigureGroup("Learning curves", styles.legend(shown), explanation, figures, opened=True)
+
+
+def loss_curves(made: Sequence[Panel], styles: SeriesStyles) -> FigureGroup:
+    """A figure for each panel that has a run with several evaluations, of the training loss at each."""
+    figures, shown = curve_figures(made, styles, loss_points, "training loss", "Training loss")
+    explanation = "Mean training loss of the chosen runs since the evaluation before, a line for each seed."
+    return FigureGroup("Training loss", styles.legend(shown), explanation, figures)
+
+
+def curve_figures(
+    made: Sequence[Panel],
+    styles: SeriesStyles,
+    points_of: Callable[[dict, Cell], list[tuple[int, float]]],
+    axis: str,
+    what: str,
+) -> tuple[list[Figure], set[str]]:
+    """(a figure for each panel with a curve of several points, names of the series that are drawn)."""
     figures, shown = [], set()
     for panel in made:
-        marks, last_scores = [], []
+        marks, last_values = [], []
         for name, cell in panel.cells.items():
-            curves = [(points, record) for record in cell.records if (points := curve_points(record, cell))]
+            curves = [(points, record) for record in cell.records if (points := points_of(record, cell))]
             for points, record in curves:
                 marks += curve_marks(name, points, record, styles)
             if curves:
-                last_scores.append(f"{name} ends at {curves[0][0][-1][1]:.1f}")
+                last_values.append(f"{name} ends at {curves[0][0][-1][1]:.3g}")
                 shown.add(name)
         if any(mark.kind == "line" for mark in marks):
-            description = f"Validation score over steps, {panel.label}: {'; '.join(last_scores)}"
-            figures.append(panel.figure(Chart(marks, "step", "validation", description)))
-    explanation = "Validation score of the chosen runs, a line for each seed; what is evaluated once is a level."
-    return FigureGroup("Learning curves", styles.legend(shown), explanation, figures, opened=True)
+            description = f"{what} over steps, {panel.label}: {'; '.join(last_values)}"
+            figures.append(panel.figure(Chart(marks, "step", axis, description)))
+    return figures, shown
+
+
+def loss_points(record: dict, cell: Cell) -> list[tuple[int, float]]:
+    """(step, training loss) of a run that was evaluated more than once."""
+    losses = [
+        (entry["step"], entry["train_loss"]) for entry in record["history"] if entry.get("train_loss") is not None
+    ]
+    return downsample(losses, CURVE_POINTS) if len(losses) > 1 else []
 
 
 def curve_points(record: dict, cell: Cell) -> list[tuple[int, float]]:
@@ -180,11 +207,11 @@ def curve_points(record: dict, cell: Cell) -> list[tuple[int, float]]:
 
 def curve_marks(name: str, points: Sequence[tuple[int, float]], record: dict, styles: SeriesStyles) -> list[Mark]:
     step, score = points[-1]
-    title = f"{name}, seed {record['config'].get('seed', '?')}: {score:.1f} at step {thousands(step)}"
+    title = f"{name}, seed {record['config'].get('seed', '?')}: {score:.3g} at step {thousands(step)}"
     if len(points) == 1:
         return [Mark("level", points=points, name=title, **styles.of(name))]
     symbols = downsample(points, CURVE_SYMBOLS)
-    titles = [f"{name}: {score:.1f} at step {thousands(step)}" for step, score in symbols]
+    titles = [f"{name}: {score:.3g} at step {thousands(step)}" for step, score in symbols]
     return [
         Mark("line", points=points, name=title, **styles.of(name)),
         Mark("dots", points=symbols, titles=titles, **styles.of(name)),

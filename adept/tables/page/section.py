@@ -12,6 +12,7 @@ from adept.tables.page.figures import (
     FigureGroup,
     SeriesStyles,
     learning_curves,
+    loss_curves,
     panels,
     scores_over_parameters,
     size_histograms,
@@ -153,6 +154,7 @@ def figure_groups(view: View) -> list[FigureGroup]:
     made, styles = panels(view), SeriesStyles(view)
     groups = [
         learning_curves(made, styles),
+        loss_curves(made, styles),
         scores_over_parameters(view, made, styles),
         *(sensitivity(view, option) for option in SEARCHED_OPTIONS),
         size_histograms(view),
