@@ -84,6 +84,8 @@ def read_manifests(table: Table) -> Sequence[Manifest]:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} is not readable ({error}); remove it, and repeat the sweep's flags") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path} holds no flags of a sweep; remove it, and repeat the sweep's flags")
         manifest = validate(Manifest, content, str(path))
         if manifest.table == table.name:
             manifests.append(manifest)

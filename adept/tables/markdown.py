@@ -116,8 +116,8 @@ def tests(view: View) -> list[str]:
     lines = []
     if view.tests:
         differences = "; ".join(
-            f"{row} {column} {-test['difference']:+.1f} "
-            f"(95% {-test['high']:+.1f} to {-test['low']:+.1f}, {p_value_text(test['p'])})"
+            f"{row} {column} {0 - test['difference']:+.1f} "
+            f"(95% {0 - test['high']:+.1f} to {0 - test['low']:+.1f}, {p_value_text(test['p'])})"
             for (row, column), test in view.tests.items()
         )
         holm = f", p after Holm's correction for {len(view.tests)} comparisons" if len(view.tests) > 1 else ""

@@ -12,9 +12,9 @@ from conftest import ROOT
 
 from adept.base import paths
 from adept.base.errors import UserError
+from adept.base.options import is_place
 from adept.config.command_line import command_line, parse
 from adept.config.layers import resolve
-from adept.base.options import is_place
 from adept.config.run import METHOD_OPTIONS, OPTIONS
 from adept.methods import METHODS
 from adept.tasks import GROUPS, ROWS, TASKS

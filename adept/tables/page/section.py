@@ -141,7 +141,7 @@ def bootstrap_lines(view: View) -> list[BootstrapLine]:
         BootstrapLine(
             row,
             column,
-            signed(-test["difference"]),
+            signed(0 - test["difference"]),
             f"{signed(-test['high'])} to {signed(-test['low'])}",
             p_value_text(test["p"]).removeprefix("p = ").removeprefix("p "),
         )
