@@ -7,10 +7,8 @@ classes; a RunConfig holds one object of each, and answers for their options as 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from adept.base.errors import UserError
 from adept.base.options import MOST_TOKENS, Options, default_of, is_place, option, option_type
+from adept.config.identity import file_identity, model_identity, model_label
 from adept.methods import METHODS, find_method
 from adept.methods.method import Method
 from adept.tasks import ROWS, find_task
@@ -332,40 +331,3 @@ def check_combination(config: RunConfig, task: Task) -> None:
         raise UserError(
             f"--scoring likelihood needs a task with labels; '{task.name}' has free targets: --scoring generate"
         )
-
-
-# Identities -----------------------------------------------------------------------------------------------------------
-
-
-def model_label(model: str) -> str:
-    """A model's short name: the last part of its id or folder, in lower case."""
-    return Path(model).name.lower()
-
-
-@functools.cache
-def model_identity(model: str) -> str:
-    """Alias or hub id as it is; a local folder by its name, config, file sizes and samples of its weights, not by where
-    it lies.
-    """
-    folder = Path(model)
-    if not os.path.isdir(folder):  # not folder.is_dir(): it raises OSError for a name that no folder can have
-        return model
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".bin"}):
-        digest.update(f"{path.name}:{path.stat().st_size}".encode())
-        if path.name == "config.json":
-            digest.update(path.read_bytes())
-        elif path.suffix != ".json":
-            with open(
-                path, "rb"
-            ) as file:  # 64 places tell two fine-tuned models apart; all bytes of a large one would take minutes
-                for part in range(64):
-                    file.seek(path.stat().st_size * part // 64)
-                    digest.update(file.read(4096))
-    return f"{folder.name}@{digest.hexdigest()[:12]}"
-
-
-@functools.cache  # a file that is edited while its run trains does not move the record
-def file_identity(path: str) -> str:
-    """A digest of the file's content."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]

@@ -22,9 +22,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_paths_of_a_config_file_begin_at_the_file(folder):
     file = folder / "run.yaml"
-    file.write_text(
-        "task_file: task.yaml\ndata_dir: data\nresults_dir: out\nmodel: t5-base\n'@adept': {init_from: data}\n"
-    )
+    file.write_text("task_file: task.yaml\ndata_dir: data\nresults_dir: out\n'@adept': {init_from: data}\n")
     config = resolve({"method": "adept"}, str(file))
     paths = [config.task_file, config.data_dir, config.results_dir, config.init_from]
     assert paths == [str(folder / name) for name in ("task.yaml", "data", "out", "data")]

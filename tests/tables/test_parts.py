@@ -46,7 +46,8 @@ def test_several_values_of_one_option_are_alternatives(load):
 def test_a_part_brings_the_runs_that_it_starts_from(tmp_path):
     table = make_table(
         tmp_path,
-        "fields: {task: rte}\ngrid:\n- {name: trained, show: false, method: [pt, adept]}\n- {from: trained, eval_rows: [3, 4]}\n"
+        "fields: {task: rte}\ngrid:\n"
+        "- {name: trained, show: false, method: [pt, adept]}\n- {from: trained, eval_rows: [3, 4]}\n"
         "columns: eval_rows",
     )
     part = load_table(tmp_path / "made_up.yaml", table.overrides, None, ["method=adept", "eval_rows=3"])
