@@ -17,8 +17,9 @@ from conftest import ROOT
 from adept.analysis import theory_markdown
 from adept.commands.bench import parse as parse_bench
 from adept.commands.main import COMMANDS, main
+from adept.commands.report import report_parser
 from adept.commands.sweep import check_launch, sweep_parser
-from adept.commands.table_arguments import named_tables, table_parser
+from adept.commands.table_arguments import named_tables
 from adept.commands.tasks import overview, protocols
 from adept.config.command_line import command_line, parse
 from adept.config.layers import resolve
@@ -94,6 +95,7 @@ def test_committed_tables_are_made_from_the_run_records(committed_results):
             assert (ROOT / "results" / "runs" / record["run_id"] / "predictions.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_all_tables_and_their_status_are_made_from_the_run_records(committed_results, tmp_path):
     tables = [load_table(ROOT / "configs" / f"table{n}.yaml", {}, "laptop") for n in range(1, 16)]
     results = {"results_dir": str(committed_results)}
@@ -174,9 +176,7 @@ def check_sweep(words: list[str]) -> None:
 
 
 def check_report(words: list[str]) -> None:
-    parser = table_parser("", words)
-    parser.add_argument("--page", action="store_true")
-    overrides, rest = parse(parser, words)
+    overrides, rest = parse(report_parser(words), words)
     named_tables(rest, overrides)
 
 

@@ -10,20 +10,19 @@ more than once, and with --page .html. Flags become a part of the files' names.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from adept.base.console import print_result
 from adept.base.errors import UserError
 from adept.commands.table_arguments import add_all, named_tables, table_parser
-from adept.config.command_line import parse
+from adept.config.command_line import OneLineParser, parse
 from adept.tables.manifest import as_swept
 from adept.tables.publish import publish_all, publish_table
 
 
 def main(arguments: list[str]) -> int:
     """Writes and prints the tables that the command line names."""
-    parser = table_parser("report", __doc__, arguments)
-    add_all(parser)
-    parser.add_argument("--page", action="store_true", help="also write the page of this table")
-    overrides, rest = parse(parser, arguments)
+    overrides, rest = parse(report_parser(arguments), arguments)
     tables = named_tables(rest, overrides)
     if "all" in rest:
         if "page" in rest:
@@ -32,3 +31,11 @@ def main(arguments: list[str]) -> int:
     else:
         print_result(publish_table(as_swept(tables[0]), page="page" in rest))
     return 0
+
+
+def report_parser(arguments: Sequence[str]) -> OneLineParser:
+    """The parser of `report`. arguments: the command line, which chooses what --help lists."""
+    parser = table_parser("report", __doc__, arguments)
+    add_all(parser)
+    parser.add_argument("--page", action="store_true", help="also write the page of this table")
+    return parser
