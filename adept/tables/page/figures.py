@@ -153,14 +153,14 @@ class SeriesStyles:
 
 def learning_curves(made: Sequence[Panel], styles: SeriesStyles) -> FigureGroup:
     """A figure for each panel that has a run with several evaluations."""
-    figures, shown = curve_figures(made, styles, curve_points, "validation", "Validation score")
+    figures, shown = curve_figures(made, styles, curve_points, "validation", "Validation score", ".1f")
     explanation = "Validation score of the chosen runs, a line for each seed; what is evaluated once is a level."
     return FigureGroup("Learning curves", styles.legend(shown), explanation, figures, opened=True)
 
 
 def loss_curves(made: Sequence[Panel], styles: SeriesStyles) -> FigureGroup:
     """A figure for each panel that has a run with several evaluations, of the training loss at each."""
-    figures, shown = curve_figures(made, styles, loss_points, "training loss", "Training loss")
+    figures, shown = curve_figures(made, styles, loss_points, "training loss", "Training loss", ".3g")
     explanation = "Mean training loss of the chosen runs since the evaluation before, a line for each seed."
     return FigureGroup("Training loss", styles.legend(shown), explanation, figures)
 
@@ -171,6 +171,7 @@ def curve_figures(
     points_of: Callable[[dict, Cell], list[tuple[int, float]]],
     axis: str,
     what: str,
+    spec: str,
 ) -> tuple[list[Figure], set[str]]:
     """(a figure for each panel with a curve of several points, names of the series that are drawn)."""
     figures, shown = [], set()
@@ -179,9 +180,9 @@ def curve_figures(
         for name, cell in panel.cells.items():
             curves = [(points, record) for record in cell.records if (points := points_of(record, cell))]
             for points, record in curves:
-                marks += curve_marks(name, points, record, styles)
+                marks += curve_marks(name, points, record, styles, spec)
             if curves:
-                last_values.append(f"{name} ends at {curves[0][0][-1][1]:.3g}")
+                last_values.append(f"{name} ends at {curves[0][0][-1][1]:{spec}}")
                 shown.add(name)
         if any(mark.kind == "line" for mark in marks):
             description = f"{what} over steps, {panel.label}: {'; '.join(last_values)}"
@@ -205,13 +206,16 @@ def curve_points(record: dict, cell: Cell) -> list[tuple[int, float]]:
     return downsample([(step, score) for step, score in scores if score is not None], CURVE_POINTS)
 
 
-def curve_marks(name: str, points: Sequence[tuple[int, float]], record: dict, styles: SeriesStyles) -> list[Mark]:
+def curve_marks(
+    name: str, points: Sequence[tuple[int, float]], record: dict, styles: SeriesStyles, spec: str
+) -> list[Mark]:
+    """The line of a run and its symbols. spec: how its values are written."""
     step, score = points[-1]
-    title = f"{name}, seed {record['config'].get('seed', '?')}: {score:.3g} at step {thousands(step)}"
+    title = f"{name}, seed {record['config'].get('seed', '?')}: {score:{spec}} at step {thousands(step)}"
     if len(points) == 1:
         return [Mark("level", points=points, name=title, **styles.of(name))]
     symbols = downsample(points, CURVE_SYMBOLS)
-    titles = [f"{name}: {score:.3g} at step {thousands(step)}" for step, score in symbols]
+    titles = [f"{name}: {score:{spec}} at step {thousands(step)}" for step, score in symbols]
     return [
         Mark("line", points=points, name=title, **styles.of(name)),
         Mark("dots", points=symbols, titles=titles, **styles.of(name)),
