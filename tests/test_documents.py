@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -15,13 +16,17 @@ from conftest import ROOT
 
 from adept.analysis import theory_markdown
 from adept.commands.bench import parse as parse_bench
-from adept.commands.main import COMMANDS
+from adept.commands.main import COMMANDS, main
+from adept.commands.report import report_parser
 from adept.commands.sweep import check_launch, sweep_parser
-from adept.commands.table_arguments import named_tables, table_parser
+from adept.commands.table_arguments import named_tables
 from adept.commands.tasks import overview, protocols
 from adept.config.command_line import command_line, parse
 from adept.config.layers import resolve
+from adept.tables.estimate import estimate_hours
 from adept.tables.markdown import markdown, table_csv
+from adept.tables.publish import publish_all
+from adept.tables.published import published
 from adept.tables.report import View, build_view
 from adept.tables.table_file import load_table
 from adept.tasks import task_names
@@ -38,10 +43,26 @@ def block(document: str, name: str) -> str:
     return re.search(rf"<!-- table: {name} -->\n(.*?)<!-- end -->", text, re.DOTALL).group(1)
 
 
-def committed(name: str) -> View:
-    """A table as it is committed: the paper's are of the laptop profile."""
-    profile = "laptop" if name.startswith("table") else None
-    return build_view(load_table(ROOT / "configs" / f"{name}.yaml", {"results_dir": str(ROOT / "results")}, profile))
+@pytest.fixture(scope="module")
+def committed_results(tmp_path_factory) -> Path:
+    """A results folder with links to the committed records alone: what a user swept here since is not in it."""
+    folder = tmp_path_factory.mktemp("committed")
+    (folder / "runs").mkdir()
+    entries = {
+        path.relative_to(ROOT / "results" / "runs").parts[0]
+        for path in tracked()
+        if path.is_relative_to(ROOT / "results" / "runs")
+    }
+    for name in entries:
+        (folder / "runs" / name).symlink_to(ROOT / "results" / "runs" / name)
+    return folder
+
+
+def committed(file_name: str, results: Path) -> View:
+    """The committed table of this file name: of the laptop profile where it ends so."""
+    name = file_name.removesuffix("-laptop")
+    path = ROOT / "configs" / f"{name}.yaml"
+    return build_view(load_table(path, {"results_dir": str(results)}, "laptop" if name != file_name else None))
 
 
 # Generated tables -----------------------------------------------------------------------------------------------------
@@ -55,21 +76,53 @@ def committed(name: str) -> View:
         ("results/README.md", "scoring"),
     ],
 )
-def test_tables_of_documents_are_made_from_the_run_records(document, table):
-    expected = markdown(committed(table))
+def test_tables_of_documents_are_made_from_the_run_records(document, table, committed_results):
+    expected = markdown(committed(table, committed_results))
     assert "missing" not in expected
     assert block(document, table) == expected, (
         f"python -m adept report configs/{table}.yaml, and put it into {document}"
     )
 
 
-def test_committed_tables_are_made_from_the_run_records():
-    for path in sorted({*(ROOT / "results" / "tables").glob("*.md")} - {THEORY.with_suffix(".md")}):
-        view = committed(path.stem)
+def test_committed_tables_are_made_from_the_run_records(committed_results):
+    tables = {path for path in tracked() if path.parent == THEORY.parent and path.suffix == ".md"}
+    assert len(tables) > 10
+    for path in sorted(tables - {THEORY.with_suffix(".md")}):
+        view = committed(path.stem, committed_results)
         assert path.read_text(encoding="utf-8") == markdown(view), f"python -m adept report configs/{path.stem}.yaml"
         assert path.with_suffix(".csv").read_text(encoding="utf-8") == table_csv(view)
         for record in (record for cell in view.all_cells for record in cell.records):
             assert (ROOT / "results" / "runs" / record["run_id"] / "predictions.jsonl").is_file()
+
+
+@pytest.mark.slow
+def test_all_tables_and_their_status_are_made_from_the_run_records(committed_results, tmp_path):
+    tables = [load_table(ROOT / "configs" / f"table{n}.yaml", {}, "laptop") for n in range(1, 16)]
+    results = {"results_dir": str(committed_results)}
+    publish_all([dataclasses.replace(table, overrides=results) for table in tables])
+    made = (committed_results / "README.md").read_text(encoding="utf-8")
+    remedy = "python -m adept report --all --profile laptop, and put the status into README.md"
+    for name in ("all", "status"):
+        expected = re.search(rf"<!-- table: {name} -->\n(.*?)<!-- end -->", made, re.DOTALL).group(1)
+        assert block("results/README.md", name) == expected, remedy
+    assert block("README.md", "status") == expected, remedy
+
+
+def test_the_row_of_the_readme_is_what_its_commands_do(committed_results):
+    """The runs, hours, score and memory of the paper's RTE row."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    only, results = ["task=rte", "method=adept"], {"results_dir": str(committed_results)}
+    runs = load_table(ROOT / "configs" / "table3.yaml", results, None, only).runs()
+    hours = estimate_hours(runs).split()[0]
+    assert f"The row takes {len(runs)} runs" in text and f"{hours} GPU hours at the speed of DePT's" in text
+    (score,) = {entry.value for entry in published("table3") if (entry.row, entry.column) == ("adept", "rte")}
+    assert f"The paper's score is {score}." in text
+    counted = json.loads((ROOT / "results" / "performance.json").read_text(encoding="utf-8"))["cpu"]["memory"]
+    keys = ("model", "task", "precision", "checkpointed")
+    (row,) = [row for row in counted if [row[key] for key in keys] == ["t5-base", "rte", "fp32", False]]
+    assert f"needs {row['total_bytes'] / 1e9:.1f} GB in fp32" in text
+    runs = load_table(ROOT / "configs" / "table12.yaml", results).runs()
+    assert f"{len(runs)} runs, {estimate_hours(runs).split()[0]} GPU hours" in text
 
 
 def test_the_table_of_the_theory_is_made_from_its_measures():
@@ -123,7 +176,7 @@ def check_sweep(words: list[str]) -> None:
 
 
 def check_report(words: list[str]) -> None:
-    overrides, rest = parse(table_parser("sweep", "", words), words)
+    overrides, rest = parse(report_parser(words), words)
     named_tables(rest, overrides)
 
 
@@ -224,6 +277,26 @@ record = adept.run(config)
 assert record["config"]["shift_scale"] == 0.5 and record["trainable_params"] == 5 * 32, record
 assert adept.load(record["run_id"], results_dir=sys.argv[1]).answer(["sentence1: a sentence2: b"])
 """
+
+
+def test_the_example_of_an_own_comparison_runs_as_its_document_says(tmp_path, capsys):
+    """Its commands, on a tiny model and fewer steps, from the CSV files to the page."""
+    file, words = ROOT / "configs" / "examples" / "own_comparison.yaml", ["--results_dir", str(tmp_path)]
+    smaller = ["--model", "tiny-t5", "--steps", "2", "--eval_every", "1", "--eval_rows", "21", "--device", "cpu"]
+    assert main(["sweep", str(file), *words, *smaller, "--launch", "here"]) == 0
+    capsys.readouterr()
+    assert main(["report", str(file), *words, "--page"]) == 0
+    shown = capsys.readouterr()
+    assert "as it was swept: " in shown.err and "--model tiny-t5" in shown.err
+    document = (ROOT / "configs" / "README.md").read_text(encoding="utf-8")
+    printed_there = document.split("it prints:")[1].split("The flags of a sweep")[0].splitlines()
+    for method, parameters in (("pt", "768"), ("dept", "1,664"), ("adept", "776"), ("lora", "768")):
+        assert any(line.startswith(f"| {method} | {parameters} | ") for line in printed_there)
+        assert f"| {method} | {parameters} | " in shown.out
+    assert shown.out.count("chosen |") == 4 and "(3)†" in shown.out
+    assert "Against adept on the same test rows, by paired bootstrap over rows and seeds" in shown.out
+    files = {path.suffix for path in (tmp_path / "tables").iterdir()}
+    assert files == {".md", ".csv", ".png", ".html", ".json"}
 
 
 def test_the_snippet_that_adds_a_method_trains(tmp_path):

@@ -11,11 +11,13 @@ line.
 
 from __future__ import annotations
 
+import os
 import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -39,9 +41,35 @@ WIDEST = 16_384
 NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def option(default: Any = ..., description: str = "", *, place: bool = False, **constraints: Any) -> Any:
-    """A field of an Options class. place: a folder, a device or the like, which is no part of a run's id."""
-    return Field(default, description=description, json_schema_extra={"place": place}, **constraints)
+def option(
+    default: Any = ...,
+    description: str = "",
+    *,
+    place: bool = False,
+    path: Literal["always", "where it exists"] | None = None,
+    names: tuple[str, ...] = (),
+    **constraints: Any,
+) -> Any:
+    """A field of an Options class.
+
+    place: a folder, a device or the like, which is no part of a run's id. path: whether the value is a file or folder,
+    which a YAML file names relative to itself; "where it exists": it may be a name as well. names: values that are no
+    paths.
+    """
+    extra = {"place": place, "path": path, "names": names}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
+
+
+def path_beside(field: FieldInfo, value: Any, folder: Path) -> Any:
+    """The value of an option as a file in `folder` means it: a relative path begins there. Other values stay."""
+    extra = field.json_schema_extra or {}
+    if not extra.get("path") or not isinstance(value, str) or not value or value in extra["names"]:
+        return value
+    path = os.path.normpath(folder / value)
+    if extra["path"] == "where it exists" and not (value.startswith(".") or os.path.exists(path)):
+        return value
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
 
 
 @dataclass(frozen=True)

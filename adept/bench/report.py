@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from adept.base.atomic_files import write_atomically
+from adept.base.marked_blocks import write_block
 from adept.bench.memory import COUNTED_ROWS, GPU_BYTES
 from adept.bench.profiles import GRIDS, PROFILES, STEPS_PER_CYCLE, STYLES
 from adept.runs.provenance import git_state, package_version
@@ -65,14 +65,11 @@ def save_performance(name: str, kind: str, result: dict) -> None:
 
     kind: the type of the device. For each kind, NAME.json has an entry and NAME.md a pair of marks.
     """
-    path, page = Path(f"{name}.json"), Path(f"{name}.md")
+    path = Path(f"{name}.json")
     kinds = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     kinds[kind] = merge_results(kinds.get(kind, {}), result)
     write_atomically(path, json.dumps(kinds, indent=1) + "\n")
-    empty_page = f"# Performance\n\n<!-- table: {kind} -->\n<!-- end -->\n"
-    text = page.read_text(encoding="utf-8") if page.exists() else empty_page
-    block = re.compile(rf"(<!-- table: {kind} -->\n).*?(<!-- end -->)", re.DOTALL)
-    write_atomically(page, block.sub(lambda match: match[1] + performance_markdown(kinds[kind]) + match[2], text))
+    write_block(Path(f"{name}.md"), kind, performance_markdown(kinds[kind]), "# Performance")
 
 
 def project_grids(rows: list[dict]) -> list[dict]:

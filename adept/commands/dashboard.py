@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     overrides, rest = parse(dashboard_parser(arguments), arguments)
     if getattr(rest, "table", None) is None:
         raise UserError("name a table, such as configs/table12.yaml")
-    view = build_view(load_table(rest.table, overrides, getattr(rest, "profile", None)))
+    view = build_view(load_table(rest.table, overrides, getattr(rest, "profile", None), getattr(rest, "only", ())))
     runs = view.table.runs()
     entity, project = getattr(rest, "entity", None), getattr(rest, "project", runs[0].config.wandb_project)
     if "dry_run" in rest:

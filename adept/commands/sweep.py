@@ -1,9 +1,11 @@
 """Carries out whatever of a table's runs is not done, and prints the table. Finished runs skip themselves.
 
 python -m adept sweep configs/table12.yaml [--dry_run] [--profile NAME] [--launch local --workers 4] [--OPTION VALUE]
+python -m adept sweep configs/table3.yaml --only task=rte --only method=adept      a part of a table
 python -m adept sweep --all [--profile NAME] ...      all tables, then results/README.md and the page
 
-Options override those of all runs that have them. adept/tables/table_file.py explains the keys of the file.
+Options override those of all runs that have them; the table's heading and the names of its files say so.
+adept/tables/table_file.py explains the keys of the file.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from adept.tables.launchers.launcher import Launcher
 from adept.tables.launchers.local import Local
 from adept.tables.launchers.ray_cluster import Ray
 from adept.tables.launchers.slurm import submit_to_slurm
+from adept.tables.manifest import write_manifest
 from adept.tables.publish import publish_all, publish_table
 from adept.tables.sweep import all_runs, carry_out
 from adept.tables.table import Table
@@ -46,6 +49,8 @@ def main(arguments: list[str]) -> int:
     tables = named_tables(rest, overrides)
     if "dry_run" in rest:
         return dry_run(tables)
+    for table in tables:
+        write_manifest(table)
     if getattr(rest, "launch", None) == "slurm":
         return submit(tables, rest, arguments)
     failures = run_tables(tables, rest)

@@ -25,6 +25,12 @@ def table_parser(command: str, description: str, arguments: Iterable[str]) -> On
     parser.add_argument(
         "--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)"
     )
+    parser.add_argument(
+        "--only",
+        metavar="OPTION=VALUE",
+        action="append",
+        help="only the runs with this value (several of one option: any of them), such as --only task=rte",
+    )
     return parser
 
 
@@ -41,6 +47,6 @@ def named_tables(rest: argparse.Namespace, overrides: Mapping[str, Any]) -> list
     if ("table" in rest and rest.table is not None) == ("all" in rest):
         raise UserError("name a table, such as configs/table12.yaml, or give --all")
     files = [ROOT / "configs" / f"table{number}.yaml" for number in range(1, 16)] if "all" in rest else [rest.table]
-    tables = [load_table(path, overrides, getattr(rest, "profile", None)) for path in files]
+    tables = [load_table(path, overrides, getattr(rest, "profile", None), getattr(rest, "only", ())) for path in files]
     check_overrides(tables)
     return tables

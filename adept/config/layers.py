@@ -15,7 +15,7 @@ from typing import Any
 
 from adept.base import paths
 from adept.base.errors import UserError, nearest
-from adept.base.options import Options, check_option, default_of, option_type
+from adept.base.options import Options, check_option, default_of, option_type, path_beside
 from adept.base.yaml_files import read_own_yaml, read_yaml
 from adept.config.combinations import check_combination
 from adept.config.identities import model_label
@@ -44,7 +44,7 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
     """
     for key in flags:
         check_key(key, source)
-    user_layer = read_yaml(Path(config_file)) if config_file else {}
+    user_layer = with_paths(read_yaml(Path(config_file)), Path(config_file).parent) if config_file else {}
     chosen = {
         name: flags.get(name, user_layer.get(name, default_of(OPTIONS[name])))
         for name in ("task", "task_file", "method", "model", "protocol")
@@ -65,7 +65,11 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None, *, source:
     own = {*RunConfig.own_options(), *method.own_options(), *task.options.own_options()}
     for name in sorted(given.keys() - own):
         if given[name] is not None:
-            raise UserError(no_effect(name, method, task.name, type(task.options)))
+            line = no_effect(name, method, task.name, type(task.options))
+            if name not in flags:
+                block = f'"@{owner_tag(name)}": {{{name}: {given[name]}}}'
+                line = f"{config_file}: {line}; in a file that several runs share, write {block}"
+            raise UserError(line)
     lengths = [name for name in ("steps", "epochs") if given.get(name) is not None]
     if not method.rates and lengths:
         raise UserError(f"--{lengths[0]} has no effect on method '{method.name}', which trains nothing")
@@ -123,6 +127,7 @@ def fill_defaults(values: dict[str, Any], given: Mapping[str, Any], method: type
         values["few_shot_rule"] = None
     for name, default in (("max_source_len", task.max_source_len), ("select_on", task.metrics[0])):
         values[name] = default if values.get(name) is None else values[name]
+    values.setdefault("targets", task.targets)
     if values["select_on"] not in task.metrics:
         raise UserError(
             f"--select_on '{values['select_on']}' is not a metric of {task.name}: {', '.join(task.metrics)}"
@@ -170,6 +175,39 @@ def layer_value(key: Any, value: Any, source: str, method: type[Method], task: T
         return check_option(owner, key, value)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
+
+
+def with_paths(content: Mapping[Any, Any], folder: Path) -> dict[Any, Any]:
+    """Options as a file in `folder` means them: relative paths begin there, in lists and in "@" blocks, too."""
+
+    def meant(name: Any, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return with_paths(value, folder)
+        if isinstance(value, list):
+            return [meant(name, entry) for entry in value]
+        return path_beside(OPTIONS[name], value, folder) if name in OPTIONS else value
+
+    return {name: meant(name, value) for name, value in content.items()}
+
+
+def set_for_model(config: RunConfig, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """{option: value} of what configs/base.yaml sets for the run's model, and neither its flags nor its method undo."""
+    task = chosen_task(config.flat())
+    model = {config.model, model_label(config.model)}
+    tags = {task.name, *task.groups, config.method, *model}
+    found: dict[str, Any] = {}
+    for key, block in read_own_yaml(paths.ROOT / "configs" / "base.yaml").items():
+        words = {word.removeprefix("@") for word in key.split()} if key.startswith("@") else set()
+        if words & model and words <= tags:
+            found |= {name: config.get(name) for name in block if name not in flags and config.get(name) is not None}
+    return found
+
+
+def owner_tag(name: str) -> str:
+    """What an "@" block is called that holds this option of a method or a task: the first one that has it."""
+    owners = [method.name for method in METHODS.values() if name in method.own_options()]
+    owners += [task.name for task in TASKS.values() if name in task.options.own_options()]
+    return owners[0]
 
 
 def owner_of(name: str, *preferred: type[Options]) -> type[Options]:

@@ -36,18 +36,23 @@ class RunConfig(Options):
 
     # What is run
     task: str = option(description="task name (adept/tasks; Appendix D)")
-    task_file: str | None = option(None, "YAML file of a task of your own (data/README.md), in place of a name")
+    task_file: str | None = option(
+        None, "YAML file of a task of your own (data/README.md), in place of a name", path="always"
+    )
     method: str = option("adept", "method name (adept/methods; Section 3)")
     model: str = option(
         "t5-base",
         "alias (t5-base, t5-3b, codegen-350m, llama3-8b, smollm2-135m, tiny-t5), hub id or local folder (Appendix C)",
+        path="where it exists",
     )
     model_revision: str | None = option(None, "hub revision of the model to pin; None: the newest")
     protocol: str = option(
         "paper", "configs/protocol/NAME.yaml: 'paper' (its text) or 'official' (its released code, bug for bug)"
     )
     data_revision: str | None = option(None, "hub revision of the data set to pin; None: the task's, else the newest")
-    init_from: str | None = option(None, "RUN_ID or adapter folder to start the trained parameters from (Appendix B.2)")
+    init_from: str | None = option(
+        None, "RUN_ID or adapter folder to start the trained parameters from (Appendix B.2)", path="where it exists"
+    )
 
     # Optimisation (Appendix E)
     steps: int = option(30_000, "optimizer steps (Appendix E: 30,000 small and T5-3B, 300,000 large)", ge=0)
@@ -101,7 +106,10 @@ class RunConfig(Options):
         ge=1,
         le=MOST_TOKENS,
     )
-    targets: Literal["digits", "words"] = option("digits", "label strings: 'digits' (released code) or 'words' (T5's)")
+    targets: Literal["digits", "words"] = option(
+        "digits",
+        "label strings: 'digits' (released code) or 'words' (T5's; the default of a task file)",
+    )
     split_seed: int = option(
         42, "of the permutation that halves the validation set or carves 1,000 rows (released code: 42)", ge=0
     )
@@ -149,8 +157,12 @@ class RunConfig(Options):
         None,
         "DIR/<task>/<split>.parquet or .jsonl are read before the hub is asked; 'fixtures': a few hand-written rows",
         place=True,
+        path="always",
+        names=("fixtures",),
     )
-    results_dir: str = option("results", "RESULTS_DIR/runs/<run_id>.json is the run's record", place=True)
+    results_dir: str = option(
+        "results", "RESULTS_DIR/runs/<run_id>.json is the run's record", place=True, path="always"
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", place=True)
     compile: bool = option(
         False,

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 
-from adept.tables.report import MISSING, Cell, View, number_text
-from adept.tables.significance import SMALL_TEST, chance_difference
+from adept.tables.cell import MISSING, Cell, number_text
+from adept.tables.report import View
+from adept.tables.search import configuration_text, configurations, searched_cells, searched_options
+from adept.tables.significance import SMALL_TEST, p_value_text
 from adept.tables.table import QUANTITY
+
+MAX_SEARCH_LINES = 40
+"""Searched configurations up to which they are printed below the table."""
 
 # Markdown -------------------------------------------------------------------------------------------------------------
 
@@ -16,16 +22,33 @@ def markdown(view: View) -> str:
     """The table with its heading, what was changed for all runs, and the lines below it."""
     table = view.table
     lines = [f"**{escape(table.title)}**", ""]
-    if table.profile or view.changed:
-        profile = f"Profile {table.profile}. " if table.profile else ""
-        changes = ", ".join(f"{name} = {escape(str(value))}" for name, value in view.changed.items())
-        lines += [f"{profile}Changed for all runs: {changes}.", ""]
+    lines += [line for text in heading(view) for line in (text, "")]
     lines += [*rows(view), "", *legend(view)]
     lines += [table.note] if table.note else []
     lines += agreement(view)
     lines += [f"Note: {escape(note)}." for note in view.notes]
     lines += incomplete(view)
     return "\n".join(lines) + "\n"
+
+
+def heading(view: View) -> list[str]:
+    """What is not as the table's file has it: a part, a profile, other options, and what a model has of its own."""
+    table, lines = view.table, []
+    if table.only:
+        lines.append(
+            f"A part of the table: {assignments({name: ' or '.join(map(str, v)) for name, v in table.only.items()})}."
+        )
+    if table.profile or view.changed:
+        profile = f"Profile {table.profile}. " if table.profile else ""
+        changed = f"Changed for all runs: {assignments(view.changed)}." if view.changed else ""
+        lines.append(f"{profile}{changed}".strip())
+    for model, settings in view.model_settings.items():
+        lines.append(f"configs/base.yaml sets for {escape(model)}: {assignments(settings)}.")
+    return lines
+
+
+def assignments(options: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} = {escape(str(value))}" for name, value in options.items())
 
 
 def rows(view: View) -> list[str]:
@@ -63,7 +86,7 @@ def parameter_counts(cells: list[Cell]) -> str:
 
 
 def legend(view: View) -> list[str]:
-    """What a cell shows, how much chance does on small test sets, and how sure the differences from ADePT are."""
+    """What a cell shows, how sure small test sets and differences from the baseline are, and what was searched."""
     if view.compared:
         lines = [
             "Each cell: the paper \\| ours. Ours is the test score in percent of what was best on validation: "
@@ -71,25 +94,80 @@ def legend(view: View) -> list[str]:
         ]
     else:
         lines = ["Test score in percent of the checkpoint that was best on validation: mean ± std (number of seeds)."]
-    by_chance: dict[str, float] = {}
-    for cell in view.all_cells:
-        for record in cell.records if cell.small else []:
-            task = record["config"]["task"]
-            by_chance[task] = max(by_chance.get(task, 0), chance_difference(record))
-    if by_chance:
-        differences = ", ".join(f"{points:.0f} ({task})" for task, points in by_chance.items())
-        lines.append(
-            f"† Fewer than {SMALL_TEST} test rows: two single runs must differ by so many points to be told apart: "
-            f"{differences}."
-        )
-    tests = [
-        f"{row} {column} {-test['difference']:+.1f} "
-        f"(95% {-test['high']:+.1f} to {-test['low']:+.1f}, p = {test['p']:.2g})"
-        for (row, column), test in view.tests.items()
+    if any(cell.small for cell in view.all_cells):
+        lines.append(f"† Fewer than {SMALL_TEST} test rows.{small_test_intervals(view)}")
+    return lines + tests(view) + searches(view)
+
+
+def small_test_intervals(view: View) -> str:
+    """The intervals of the scores on small test sets."""
+    texts = [
+        f"{cell.row} {cell.column} {low:.1f} to {high:.1f}"
+        for cell in view.all_cells
+        if cell.small
+        for low, high in [view.intervals.get((cell.row, cell.column), (None, None))]
+        if low is not None
     ]
-    if tests:
-        lines.append("Against adept on the same test rows, by paired bootstrap: " + "; ".join(tests) + ".")
+    return f" 95% intervals of the scores, by bootstrap: {escape('; '.join(texts))}." if texts else ""
+
+
+def tests(view: View) -> list[str]:
+    """How sure the differences from the baseline are: the table's one statement about noise between cells."""
+    lines = []
+    if view.tests:
+        differences = "; ".join(
+            f"{row} {column} {0 - test['difference']:+.1f} "
+            f"(95% {0 - test['high']:+.1f} to {0 - test['low']:+.1f}, {p_value_text(test['p'])})"
+            for (row, column), test in view.tests.items()
+        )
+        holm = f", p after Holm's correction for {len(view.tests)} comparisons" if len(view.tests) > 1 else ""
+        lines.append(
+            f"Against {escape(view.baseline_name)} on the same test rows, by paired bootstrap over {resampled(view)}"
+            f"{holm}: {escape(differences)}."
+        )
+    if view.ambiguous:
+        lines.append(
+            f"compare_with ({assignments(view.table.compare_with)}) fits several cells; what it fits is not compared "
+            "until the table's file names one."
+        )
     return lines
+
+
+def searches(view: View) -> list[str]:
+    """Which configuration validation chose in each cell, the searches behind it, and the means without their seed."""
+    cells = searched_cells(view)
+    if not cells:
+        return []
+    chosen = "; ".join(
+        f"{cell.row} {cell.column} {configuration_text(cell.records[0]['config'], searched_options(view, cell))}"
+        for cell in cells
+    )
+    lines = [f"Chosen by validation: {escape(chosen)}."]
+    fresh = [f"{cell.row} {cell.column} {cell.fresh_mean:.1f}" for cell in cells if cell.fresh_mean is not None]
+    if fresh:
+        lines.append(
+            "The searched seed was chosen for its score, so the mean over the other seeds alone: "
+            f"{escape('; '.join(fresh))}."
+        )
+    tried = [(cell, one) for cell in cells for one in configurations([cell])]
+    if len(tried) > MAX_SEARCH_LINES:
+        return [*lines, f"The {len(tried)} configurations that were searched are in the file that ends in .search.csv."]
+    lines += ["", table_row(["searched", "configuration", "validation", "test", ""]), "|---|---|---|---|---|"]
+    for cell, one in tried:
+        scores = [MISSING if score is None else f"{score:.1f}" for score in (one.validation, one.test)]
+        text = configuration_text(one.config, searched_options(view, cell))
+        name = escape(f"{cell.row} {cell.column}")
+        lines.append(table_row([name, escape(text), *scores, "chosen" if one.chosen else ""]))
+    return [*lines, ""]
+
+
+def resampled(view: View) -> str:
+    """What the tests take for random: rows, and seeds where a cell has several."""
+    counts = {len(cell.tested) for cell in view.all_cells if (cell.row, cell.column) in view.tests}
+    counts |= {len(baseline.tested) for cell in view.all_cells for baseline in view.baselines(cell)}
+    if max(counts) == 1:
+        return "rows (one seed each, so nothing is said of other seeds)"
+    return "rows and seeds" + (" (of cells of one seed: rows alone)" if 1 in counts else "")
 
 
 def agreement(view: View) -> list[str]:
@@ -134,9 +212,12 @@ def escape(text: str) -> str:
 
 CSV_COLUMNS = (
     "row", "column", "metric", "paper", "paper_std", "ours", "ours_std", "seeds", "low", "high", "difference",
-    "p_against_adept", "small_test", "missing", "run_ids",
+    "p_against_baseline", "test_low", "test_high", "unsearched_seeds", "small_test", "missing", "run_ids",
 )  # fmt: skip
-"""low, high: the interval over seeds. difference: ours minus the paper's number."""
+"""low, high: the interval over seeds; test_low, test_high: over test rows and seeds. difference: ours minus the paper's
+number. p_against_baseline: of the paired test, after Holm's correction. unsearched_seeds: the mean without the searched
+seed.
+"""
 
 
 def table_csv(view: View) -> str:
@@ -149,7 +230,11 @@ def table_csv(view: View) -> str:
         paper, paper_std = (cell.paper.value, cell.paper.std) if cell.paper else (None, None)
         test = view.tests.get((cell.row, cell.column))
         p_value = test["p"] if test else None
-        numbers = (paper, paper_std, cell.mean, cell.std, len(cell.values), low, high, cell.difference, p_value)
+        interval = view.intervals.get((cell.row, cell.column), (None, None))
+        numbers = (
+            paper, paper_std, cell.mean, cell.std, len(cell.values), low, high, cell.difference, p_value,
+            *interval, cell.fresh_mean,
+        )  # fmt: skip
         texts = ["" if value is None else f"{value:.6g}" for value in numbers]
         ids = " ".join(record["run_id"] for record in cell.records)
         writer.writerow([cell.row, cell.column, cell.metric, *texts, int(cell.small), cell.missing, ids])

@@ -32,6 +32,9 @@ LETTER = 6
 MARKERS = (("o", 6.8), ("s", 6), ("D", 6), ("^", 8), ("v", 8), ("h", 8.5), ("<", 8), (">", 8))
 """(matplotlib's marker, its size in points) of each series. Later series begin again, with dashed lines."""
 
+LINE_STYLES = ("-", "--", ":", "-.")
+"""Of the seeds' curves in a PNG."""
+
 PAPER_ONLY = -1
 """The number of the series of what only the paper has: grey circles."""
 
@@ -74,15 +77,22 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class CurvePanel:
-    """Learning curves over one pair of axes.
+class Curve:
+    """One run's curve. colour, style: numbers of its colour and line style. points: (step, value) pairs."""
 
-    curves: (number of the colour, name in the legend or None, [(step, score), ...]) of each.
-    """
+    colour: int
+    style: int
+    name: str
+    points: Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class CurvePanel:
+    """Learning curves over one pair of axes."""
 
     title: str
     y_label: str
-    curves: Sequence[tuple[int, str | None, Sequence[tuple[int, float]]]]
+    curves: Sequence[Curve]
 
 
 # The page's charts ----------------------------------------------------------------------------------------------------
@@ -265,16 +275,17 @@ def save_learning_curves(path: Path, panels: Sequence[CurvePanel]) -> None:
 
     figure = Figure(figsize=(1.5 + 4 * len(panels), 3.6), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for colour, name, points in panel.curves:
-            style = {"color": f"C{colour}", "label": name}
-            if len(points) > 1:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
-            elif points:
-                axes.axhline(points[0][1], linestyle="--", **style)
+        for curve in panel.curves:
+            style = {"color": f"C{curve.colour}", "label": curve.name}
+            if len(curve.points) > 1:
+                line = LINE_STYLES[curve.style % len(LINE_STYLES)]
+                axes.plot(*zip(*curve.points, strict=True), marker="o", markersize=3, linestyle=line, **style)
+            elif curve.points:
+                axes.axhline(curve.points[0][1], linewidth=1, **style)
         axes.set(title=panel.title, xlabel="step", ylabel=panel.y_label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend()
+            axes.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

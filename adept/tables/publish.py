@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adept.base.atomic_files import write_atomically
+from adept.base.marked_blocks import write_block
 from adept.base.paths import ROOT
+from adept.tables.cell import MISSING, QUANTITIES
 from adept.tables.markdown import markdown, table_csv
-from adept.tables.page import write_page
-from adept.tables.plots import CurvePanel, save_learning_curves
-from adept.tables.report import QUANTITIES, View, build_view
+from adept.tables.page import words_of, write_page
+from adept.tables.plots import Curve, CurvePanel, save_learning_curves
+from adept.tables.report import View, build_view
+from adept.tables.search import search_csv, searched_cells
+from adept.tables.status import status_table
 from adept.tables.table import Table
 from adept.tables.table_file import load_table
 
@@ -24,45 +28,61 @@ Every table of the paper with our runs beside it, made by `bash scripts/all_tabl
 """
 
 
-def publish_table(table: Table) -> str:
-    """Writes RESULTS_DIR/tables/<table>.md, .csv and, where runs were evaluated more than once, .png.
+def publish_table(table: Table, *, page: bool = False) -> str:
+    """Writes the table's files in RESULTS_DIR/tables: .md, .csv, .search.csv where validation had a choice, .png where
+    runs were evaluated more than once, .html where a page is asked for.
 
     Returns the table in Markdown, with the places of these files below it.
     """
     view = build_view(table)
     text, folder = markdown(view), table.results_dir / "tables"
-    write_atomically(folder / f"{table.name}.md", text)
-    write_atomically(folder / f"{table.name}.csv", table_csv(view))
-    curves = ""
+    file = folder / table.file_name
+    write_atomically(Path(f"{file}.md"), text)
+    write_atomically(Path(f"{file}.csv"), table_csv(view))
+    lines = [f"table:   {file}.md, .csv"]
+    if searched_cells(view):
+        write_atomically(Path(f"{file}.search.csv"), search_csv(view))
+        lines[0] += ", .search.csv"
     scored = [cell for cell in view.all_cells if cell.metric not in QUANTITIES]
     if any(len(record["history"]) > 1 for cell in scored for record in cell.records):
-        save_learning_curves(folder / f"{table.name}.png", curve_panels(view))
-        curves = f"\ncurves:  {folder / table.name}.png"
-    return f"\n{text}\ntable:   {folder / table.name}.md, .csv{curves}\nrecords: {folder.parent / 'runs'}/"
+        save_learning_curves(Path(f"{file}.png"), curve_panels(view))
+        lines.append(f"curves:  {file}.png")
+    if page:
+        write_page([view], Path(f"{file}.html"), words_of(view))
+        lines.append(f"page:    {file}.html")
+    return "\n".join(["", text, *lines, f"records: {folder.parent / 'runs'}/"])
 
 
 def curve_panels(view: View) -> list[CurvePanel]:
-    """The chosen runs' validation scores over steps: a panel for each column of scores, a colour for each row."""
+    """The chosen runs' curves over steps: for each column of scores a panel of validation scores and one of training
+    losses, with a colour for each row and a line style for each seed.
+    """
     panels = []
     for column, metric in view.columns.items():
         if metric == "mean" or metric in QUANTITIES:
             continue
-        curves = []
+        scores, losses = [], []
         for colour, (row, by_column) in enumerate(view.cells.items()):
             cell = by_column.get(column)
-            for index, record in enumerate(cell.records if cell else []):
-                scores = [(entry["step"], entry["validation"].get(cell.metric)) for entry in record["history"]]
-                points = [(step, score) for step, score in scores if score is not None]
-                curves.append((colour, row if index == 0 else None, points))
-        panels.append(CurvePanel(column, f"validation {metric or 'score'} (%)", curves))
+            for seed, record in enumerate(cell.records if cell else []):
+                name = row if len(cell.records) == 1 else f"{row}, seed {record['config'].get('seed', MISSING)}"
+                history = record["history"]
+                points = [(entry["step"], entry["validation"].get(cell.metric)) for entry in history]
+                scores.append(Curve(colour, seed, name, [point for point in points if point[1] is not None]))
+                points = [(entry["step"], entry.get("train_loss")) for entry in history]
+                losses.append(Curve(colour, seed, name, [point for point in points if point[1] is not None]))
+        panels.append(CurvePanel(column, f"validation {metric or 'score'} (%)", scores))
+        if any(len(curve.points) > 1 for curve in losses):
+            panels.append(CurvePanel(column, "training loss", [curve for curve in losses if len(curve.points) > 1]))
     return panels
 
 
 def publish_all(tables: Sequence[Table]) -> str:
-    """Writes RESULTS_DIR/README.md and the page RESULTS_DIR/index.html. Returns the line that says where they are.
+    """Writes the tables into RESULTS_DIR/README.md, between its marks, and the page RESULTS_DIR/index.html.
 
-    A table whose runs under a profile are not all there appears without the profile. Of OTHER_TABLES, those appear
-    whose runs are all there.
+    Returns the line that says where they are. Tables whose runs the command line changed get files of their own. A
+    table whose runs under a profile are not all there appears without the profile. Of OTHER_TABLES, those appear whose
+    runs are all there.
     """
     folder = tables[0].results_dir
     views = []
@@ -71,9 +91,11 @@ def publish_all(tables: Sequence[Table]) -> str:
         views.append(view_of_file(Path(table.path), table.results_dir) if table.profile and view.missing else view)
     others = [view_of_file(ROOT / "configs" / f"{name}.yaml", folder) for name in OTHER_TABLES]
     views += [view for view in others if not view.missing]
-    write_atomically(folder / "README.md", "\n".join([HEADING, *(markdown(view) for view in views)]))
-    write_page(views, folder / "index.html")
-    return f"all tables: {folder / 'README.md'}, {folder / 'index.html'}"
+    document, page = folder / f"README{tables[0].variant}.md", folder / f"index{tables[0].variant}.html"
+    write_block(document, "status", status_table(views), HEADING)
+    write_block(document, "all", "\n".join(markdown(view) for view in views), HEADING)
+    write_page(views, page)
+    return f"all tables: {document}, {page}"
 
 
 def view_of_file(path: Path, results_dir: Path) -> View:

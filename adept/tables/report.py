@@ -3,119 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from adept.config.run import RunConfig, task_of
+from adept.config.identities import model_label
+from adept.config.layers import set_for_model
+from adept.config.run import OPTIONS, task_of
+from adept.tables.cell import MISSING, QUANTITIES, Cell, number_text, value_of
+from adept.tables.planned_run import Key, PlannedRun, select_by_validation
 from adept.tables.published import Published, published
-from adept.tables.significance import PairedTests, is_small_test, seed_interval
-from adept.tables.table import PlannedRun, Table
+from adept.tables.significance import PairedTests, holm
+from adept.tables.table import QUANTITY, Table
 
-MISSING = "–"
-"""What stands for a number that is not there."""
-
-PAPER_STEPS = 300_000
-"""Of the runs whose hours Table 9 compares."""
-
-
-def offset_statistic(name: str) -> Callable[[dict], float | None]:
-    """Mean or variance of |offset| over the training set's tokens (Table 2); of |E| where the method has no offset."""
-
-    def read(record: dict) -> float | None:
-        if "offsets" not in record:
-            return None
-        return (record["offsets"].get("offset") or record["offsets"]["embeddings"])[name]
-
-    return read
-
-
-def training_hours(record: dict) -> float | None:
-    """Hours of PAPER_STEPS at the run's own speed; None where it shared its steps with other runs."""
-    rate = record["timing"].get("steps_per_second")
-    alone = record.get("provenance", {}).get("stacked", 1) == 1
-    return PAPER_STEPS / rate / 3600 if rate and alone else None
-
-
-QUANTITIES: dict[str, Callable[[dict], float | None]] = {
-    "samples/s": lambda record: record["timing"].get("test_examples_per_second"),
-    "hours": training_hours,
-    "mean": offset_statistic("mean"),
-    "variance": offset_statistic("variance"),
-}
-"""What a cell can print besides test metrics: record -> number, or None where the record does not hold it.
-
-Hours are those of 300,000 steps at the measured rate.
-"""
-
-
-@dataclass
-class Cell:
-    """One row and column of a table: the configuration that validation chose there, and the paper's number."""
-
-    row: str
-    column: str
-    metric: str
-    """The test metric or quantity that is printed."""
-    records: list[dict]
-    """Of the chosen configuration, one a seed."""
-    configurations: list[list[dict]] = field(default_factory=list)
-    """The records of every configuration that was searched."""
-    planned: int = 0
-    """The number of runs."""
-    missing: int = 0
-    """Of these, the runs that are not done."""
-    paper: Published | None = None
-    values: list[float] = field(default_factory=list)
-    """Of the metric, one a seed."""
-    config: RunConfig | None = None
-    """Of the first planned run."""
-
-    @property
-    def mean(self) -> float | None:
-        return statistics.mean(self.values) if self.values else None
-
-    @property
-    def std(self) -> float | None:
-        """The sample standard deviation over seeds; None for fewer than two."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-    @property
-    def seed_interval(self) -> tuple[float, float] | None:
-        """The 95% interval of the mean over seeds; None for fewer than two."""
-        return seed_interval(self.values)
-
-    @property
-    def difference(self) -> float | None:
-        """Our mean minus the paper's number; None where either is not there."""
-        if self.mean is None or self.paper is None or self.paper.value is None:
-            return None
-        return self.mean - self.paper.value
-
-    @property
-    def small(self) -> bool:
-        """Whether it prints a test score of so few rows that chance alone makes large differences."""
-        return self.metric not in QUANTITIES and any(is_small_test(record) for record in self.records)
-
-    def ours(self) -> str:
-        """Our number as "mean ± std (n)", ± from two seeds on, and a dagger where the test set is small."""
-        if self.mean is None:
-            return MISSING
-        digits = ".3g" if self.metric in QUANTITIES else ".1f"
-        spread = f" ± {self.std:{digits}}" if self.std is not None else ""
-        return f"{self.mean:{digits}}{spread} ({len(self.values)}){'†' if self.small else ''}"
-
-    def text(self, *, named: bool = False, beside_paper: bool = False) -> str:
-        """The cell in Markdown: ours(), or "paper | ours". named: the metric's name follows."""
-        ours = self.ours() + (f" {self.metric}" if named and self.values else "")
-        if not beside_paper:
-            return ours
-        return f"{number_text(self.paper.value if self.paper else None)} \\| {ours}"
-
-
-def number_text(value: float | None) -> str:
-    """The number without trailing zeros, or MISSING."""
-    return MISSING if value is None else f"{value:g}"
+__all__ = ["MISSING", "QUANTITIES", "Cell", "View", "build_view", "number_text"]
 
 
 @dataclass
@@ -137,6 +38,8 @@ class View:
     """Of the missing, those that wait until validation has chosen."""
     stopped: int
     """Runs that were stopped early."""
+    model_settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """{model: {option: value}} of what configs/base.yaml sets for the models of the table."""
 
     @cached_property
     def all_cells(self) -> list[Cell]:
@@ -162,69 +65,63 @@ class View:
             dict.fromkeys(f"{record['config']['task']}: {note}" for record in records for note in record["notes"])
         )
 
+    @property
+    def baseline_name(self) -> str:
+        """What the cells are compared with, in words: "adept", "prompt_len 60"."""
+        values = self.table.compare_with.items()
+        return ", ".join(
+            self.table.label(value) if name in ("method", "task", "model") else f"{name} {self.table.label(value)}"
+            for name, value in values
+        )
+
+    def baselines(self, cell: Cell) -> list[Cell]:
+        """The cells that have the values of compare_with, and otherwise no other value than this cell.
+
+        More than one where an option of rows or columns belongs to the baseline's method alone.
+        """
+        wanted = {**cell.options, **self.table.compare_with}
+        return [
+            other
+            for other in self.all_cells
+            if self.table.compare_with.items() <= other.options.items()
+            and all(wanted.get(name, value) == value for name, value in other.options.items())
+        ]
+
     @cached_property
     def tests(self) -> dict[tuple[str, str], dict]:
-        """{(row, column): paired bootstrap of ADePT's cell in that column against this one}.
+        """{(row, column): paired test of its baseline against this cell, its p-value after Holm's correction}.
 
-        Cells that cannot be compared on the same test rows are left out.
+        Cells that cannot be compared on the same test rows are left out, and those that have several baselines.
         """
-        paired, tests = PairedTests(str(self.table.results_dir)), {}
-        for column in self.columns:
-            in_column = {row: by_column[column] for row, by_column in self.cells.items() if column in by_column}
-            adept = next((cell for row, cell in in_column.items() if row.split()[0] == "adept"), None)
-            for row, cell in in_column.items():
-                if adept is None or cell is adept or cell.metric != adept.metric or cell.metric in QUANTITIES:
-                    continue
-                test = paired.compare(adept.records, cell.records, cell.metric)
-                if test is not None:
-                    tests[row, column] = test
-        return tests
+        tests = {}
+        for cell in self.all_cells:
+            baselines = self.baselines(cell) if cell.is_score else []
+            if len(baselines) != 1 or baselines[0] is cell or baselines[0].metric != cell.metric:
+                continue
+            test = self._paired.compare(baselines[0].tested, cell.tested, cell.metric)
+            if test is not None:
+                tests[cell.row, cell.column] = test
+        corrected = holm([test["p"] for test in tests.values()])
+        return {key: {**test, "p": p_value} for (key, test), p_value in zip(tests.items(), corrected, strict=True)}
 
+    @cached_property
+    def ambiguous(self) -> bool:
+        """Whether compare_with fits several cells, so that some are compared with none."""
+        return any(cell.is_score and len(self.baselines(cell)) > 1 for cell in self.all_cells)
 
-# Which configuration a cell prints ------------------------------------------------------------------------------------
+    @cached_property
+    def intervals(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """{(row, column): 95% interval of the score over test rows and seeds}, where predictions are there."""
+        found = {
+            (cell.row, cell.column): self._paired.interval(cell.records, cell.metric)
+            for cell in self.all_cells
+            if cell.is_score
+        }
+        return {key: interval for key, interval in found.items() if interval is not None}
 
-
-def select_configuration(runs: Sequence[PlannedRun]) -> tuple[list[dict], list[list[dict]]]:
-    """(records of the configuration that validation chose, records of every configuration that has any).
-
-    A configuration is everything but the seed. Configurations are compared by their mean validation score over the
-    seeds that all of them have. One whose records of these seeds are incomplete is chosen only where all are.
-    """
-    configurations: dict[tuple, dict[int, dict | None]] = {}
-    for run in runs:
-        if not run.pending:
-            configurations.setdefault(configuration_key(run), {})[run.config.seed] = run.record
-    if not configurations:
-        return [], []
-    seeds = [set(records) for records in configurations.values()]
-    common = set.intersection(*seeds) or set.union(*seeds)
-    metric = runs[0].config.select_on
-    found = [records for records in configurations.values() if any(records.values())]
-    complete = [records for records in found if all(records.get(seed) for seed in common)]
-    best = max(complete or found, key=lambda records: mean_validation(records, common, metric), default={})
-    return finished(best), [finished(records) for records in found]
-
-
-def configuration_key(run: PlannedRun) -> tuple:
-    """What the runs of one configuration have in common.
-
-    A run that starts from another has a start of its own for each seed, but one cell that these starts come from.
-    """
-    of_seed = ("seed", "init_from") if run.start else ("seed",)
-    return (run.start, *((name, value) for name, value in run.config.flat().items() if name not in of_seed))
-
-
-def finished(records: Mapping[int, dict | None]) -> list[dict]:
-    return [record for record in records.values() if record]
-
-
-def mean_validation(records: Mapping[int, dict | None], seeds: set[int], metric: str) -> float:
-    """The mean validation score of a configuration, over these seeds if it has records of any.
-
-    0 where the task has no validation score (MBPP): then the first configuration is chosen.
-    """
-    compared = finished({seed: record for seed, record in records.items() if seed in seeds}) or finished(records)
-    return statistics.mean(record["validation"].get(metric, 0) for record in compared)
+    @cached_property
+    def _paired(self) -> PairedTests:
+        return PairedTests(str(self.table.results_dir))
 
 
 # Laying out -----------------------------------------------------------------------------------------------------------
@@ -244,11 +141,12 @@ def build_view(table: Table) -> View:
         table,
         cells,
         columns,
-        quoted=add_paper_only(paper, cells, columns),
+        quoted={} if table.only else add_paper_only(paper, cells, columns),
         planned=len(runs),
         missing=sum(not run.done for run in runs),
         pending=sum(run.pending for run in runs),
         stopped=sum(run.stopped for run in runs),
+        model_settings=model_settings(runs),
     )
 
 
@@ -256,33 +154,47 @@ def make_cells(
     table: Table, runs: Sequence[PlannedRun], paper: Mapping[tuple[str, str], Published]
 ) -> dict[str, dict[str, Cell]]:
     """{row: {column: cell}} of the runs that are shown. paper: its numbers by (row, column)."""
-    members: dict[tuple[str, str, str], list[PlannedRun]] = {}
+    members: dict[tuple[Key, Key, str], list[PlannedRun]] = {}
     for run in runs:
         for quantity in run.quantities if run.shown else ():
-            row, column = (table.heading(axes, run.config, quantity) for axes in (table.rows, table.columns))
+            row, column = (table.key(axes, run.config, quantity) for axes in (table.rows, table.columns))
             metric = task_of(run.config).reported if quantity == "score" else quantity
             members.setdefault((row, column, metric), []).append(run)
+    row_names, column_names = (table.headings(dict.fromkeys(key[part] for key in members)) for part in (0, 1))
     cells: dict[str, dict[str, Cell]] = {}
-    for (row, column, metric), planned in members.items():
-        records, configurations = select_configuration(planned)
+    for (row_key, column_key, metric), planned in members.items():
+        selection = select_by_validation(planned)
+        row, column = row_names[row_key], column_names[column_key]
+        if column in cells.get(row, {}):  # two numbers of the same runs, and no axis tells them apart
+            column = f"{column} {metric}".strip()
         cells.setdefault(row, {})[column] = Cell(
             row,
             column,
             metric,
-            records,
-            configurations,
+            selection.records,
+            selection.searched,
+            selection.fresh_records,
             planned=len(planned),
             missing=sum(not run.done for run in planned),
             paper=paper.get((row, column)),
-            values=[value for record in records if (value := value_of(record, metric)) is not None],
+            values=[value for record in selection.records if (value := value_of(record, metric)) is not None],
             config=planned[0].config,
+            row_key=row_key,
+            column_key=column_key,
         )
     return cells
 
 
-def value_of(record: dict, metric: str) -> float | None:
-    """The number of a record that a cell prints: a quantity or a test score."""
-    return QUANTITIES[metric](record) if metric in QUANTITIES else record["test"].get(metric)
+def model_settings(runs: Sequence[PlannedRun]) -> dict[str, dict[str, object]]:
+    """{model: {option: value}} of what configs/base.yaml sets for it in some of the runs that are shown."""
+    found: dict[str, dict[str, set]] = {}
+    for run in runs:
+        for name, value in set_for_model(run.config, run.flags).items() if run.shown else ():
+            found.setdefault(model_label(run.config.model), {}).setdefault(name, set()).add(value)
+    return {
+        model: {name: values[name].pop() for name in OPTIONS if len(values.get(name, ())) == 1}
+        for model, values in found.items()
+    }
 
 
 def add_means(
@@ -294,9 +206,18 @@ def add_means(
     """Adds the table's columns of means over tasks to the rows that have any of these tasks."""
     for title, tasks in table.means.items():
         for row, by_column in cells.items():
-            if parts := [by_column[task] for task in tasks if task in by_column]:
+            by_task = {
+                cell.options["task"]: cell for cell in by_column.values() if is_part_of_mean(cell, table.quantities[0])
+            }
+            if parts := [by_task[task] for task in tasks if task in by_task]:
                 by_column[title] = mean_cell(row, title, parts, len(tasks), paper.get((row, title)))
                 columns[title] = "mean"
+
+
+def is_part_of_mean(cell: Cell, quantity: str) -> bool:
+    """Whether the cell's column stands for a task, and prints the table's first quantity."""
+    column = dict(cell.column_key)
+    return column.keys() <= {"task", QUANTITY} and "task" in column and column.get(QUANTITY, quantity) == quantity
 
 
 def mean_cell(row: str, column: str, parts: list[Cell], tasks: int, paper: Published | None) -> Cell:
@@ -304,7 +225,8 @@ def mean_cell(row: str, column: str, parts: list[Cell], tasks: int, paper: Publi
     counts = {len(part.values) for part in parts}
     complete = len(parts) == tasks and len(counts) == 1 and 0 not in counts
     by_seed = zip(*(part.values for part in parts), strict=True) if complete else ()
-    return Cell(row, column, "mean", [], paper=paper, values=[statistics.mean(values) for values in by_seed])
+    values = [statistics.mean(values) for values in by_seed]
+    return Cell(row, column, "mean", [], paper=paper, values=values, parts=parts)
 
 
 def add_paper_only(

@@ -1,10 +1,17 @@
-"""Whether a difference is more than noise: intervals over seeds, and the paired bootstrap between two methods."""
+"""Whether a difference is more than noise: intervals over seeds and test rows, and paired tests between two cells.
+
+A score is uncertain for two reasons: other test rows, which are drawn again with replacement (bootstrap), and other
+seeds, of which there are two or three. Drawing so few seeds again would make intervals far too narrow, so the variance
+between the seeds is added, less what the test rows alone explain of it, and Student's t takes the place of the normal
+distribution (Satterthwaite's degrees of freedom). tests/tables/test_significance.py measures the level.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -39,15 +46,6 @@ def seed_interval(scores: Sequence[float], level: float = 0.95) -> tuple[float, 
     return mean - half, mean + half
 
 
-def chance_difference(record: dict) -> float:
-    """The points by which the scores of two runs on this many test rows may differ by chance.
-
-    1.96 standard errors of the difference of two shares, in percent.
-    """
-    share = min(max(next(iter(record["test"].values())) / 100, 0.05), 0.95)
-    return 100 * 1.96 * math.sqrt(2 * share * (1 - share) / record["sizes"]["test"])
-
-
 def is_small_test(record: dict) -> bool:
     """Whether the run was tested on fewer than SMALL_TEST rows."""
     return record["sizes"]["test"] < SMALL_TEST
@@ -66,6 +64,22 @@ class TestedRun:
         for row, prediction in enumerate(self.predictions):
             by_question.setdefault(prediction.question, []).append(row)
         self.names, self.questions = list(by_question), list(by_question.values())
+        self._scores: dict[tuple[str, int, int], tuple[float, np.ndarray]] = {}
+
+    def scores(self, metric: str, resamples: int, seed: int) -> tuple[float, np.ndarray]:
+        """(score, scores [resamples] on questions drawn with replacement). Runs of as many questions draw the same."""
+        key = metric, resamples, seed
+        if key not in self._scores:
+            count, random = len(self.questions), np.random.default_rng(seed)
+            if metric in MEAN_METRICS:
+                each = np.array([self.score(metric, [question]) for question in range(count)])
+                drawn = [each[random.integers(count, size=count)].mean() for _ in range(resamples)]
+                self._scores[key] = each.mean(), np.array(drawn)
+            else:
+                draws = [random.integers(count, size=count) for _ in range(min(resamples, MAX_SCORED_RESAMPLES))]
+                drawn = [self.score(metric, questions.tolist()) for questions in draws]
+                self._scores[key] = self.score(metric), np.array(drawn)
+        return self._scores[key]
 
     def score(self, metric: str, questions: Sequence[int] | None = None) -> float:
         """The metric in percent over these questions, or over all.
@@ -94,15 +108,23 @@ class PairedTests:
         self.runs: dict[str, TestedRun] = {}
 
     def compare(self, ours: Sequence[dict], theirs: Sequence[dict], metric: str) -> dict | None:
-        """paired_bootstrap() of two configurations, given by their records.
+        """paired_test() of two configurations, given by their records; None where they cannot be compared.
 
-        None where they cannot be compared: no records or predictions, other test rows, too few of them, or a metric of
-        several samples a row (pass@k).
+        That is: no records or predictions, other test rows, too few of them, or a metric of several samples a row.
         """
         if not ours or not theirs or metric.startswith("pass@"):
             return None
         try:
-            return paired_bootstrap([self.read(record) for record in ours], [self.read(r) for r in theirs], metric)
+            return paired_test([self.read(record) for record in ours], [self.read(r) for r in theirs], metric)
+        except (UserError, ValueError):
+            return None
+
+    def interval(self, records: Sequence[dict], metric: str) -> tuple[float, float] | None:
+        """score_interval() of a configuration, given by its records; None where there is none."""
+        if not records or metric.startswith("pass@"):
+            return None
+        try:
+            return score_interval([self.read(record) for record in records], metric)
         except (UserError, ValueError):
             return None
 
@@ -114,61 +136,97 @@ class PairedTests:
         return self.runs[run_id]
 
 
-def paired_bootstrap(
+def paired_test(
     ours: Sequence[TestedRun], theirs: Sequence[TestedRun], metric: str, *, resamples: int = 1000, seed: int = 0
 ) -> dict:
-    """Tests the difference between two configurations on the same test rows, each averaged over its runs.
+    """Tests the difference between two configurations on the same test rows, each averaged over its seeds.
 
-    Questions are resampled with replacement. Returns {"difference": ours minus theirs in points, "low" and "high": its
-    95% percentile interval, "p": two-sided, from the share of resamples on the other side of zero}.
+    Returns {"difference": ours minus theirs in points, "low" and "high": its 95% interval, "p": two-sided}.
 
     Raises ValueError where the two were not tested on the same rows, or on fewer than MIN_QUESTIONS questions.
     """
-    runs = [*ours, *theirs]
-    if any(run.names != runs[0].names for run in runs):
+    return difference_test(*(drawn_scores(runs, metric, resamples, seed) for runs in same_rows(ours, theirs)))
+
+
+def score_interval(
+    runs: Sequence[TestedRun], metric: str, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of a metric, averaged over the runs' seeds. Raises ValueError as paired_test() does."""
+    (checked,) = same_rows(runs)
+    scores = drawn_scores(checked, metric, resamples, seed)
+    error, freedom = uncertainty([scores], scores.drawn.mean(1))
+    half = stats.t.ppf((1 + level) / 2, freedom) * error
+    mean = scores.observed.mean()
+    return float(max(mean - half, min(mean, 0))), float(min(mean + half, 100))
+
+
+def same_rows(*sides: Sequence[TestedRun]) -> Sequence[Sequence[TestedRun]]:
+    """The sides. Raises ValueError unless all runs were tested on the same MIN_QUESTIONS or more questions."""
+    first = sides[0][0]
+    if any(run.names != first.names for runs in sides for run in runs):
         raise ValueError("the two were tested on different rows")
-    count = len(runs[0].questions)
-    if count < MIN_QUESTIONS:
-        raise ValueError(f"{count} questions are too few to resample")
-    vectorized = metric in MEAN_METRICS
-    if not vectorized:
-        resamples = min(resamples, MAX_SCORED_RESAMPLES)
-    statistic = (difference_of_means if vectorized else difference_of_scores)(ours, theirs, metric)
-    questions = np.arange(count)
-    result = stats.bootstrap(
-        (questions,),
-        statistic,
-        n_resamples=resamples,
-        vectorized=vectorized,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    drawn = result.bootstrap_distribution
-    other_side = min((drawn <= 0).mean(), (drawn >= 0).mean())
-    return {
-        "difference": float(statistic(questions)),
-        "low": float(result.confidence_interval.low),
-        "high": float(result.confidence_interval.high),
-        "p": float(min(1.0, 2 * (other_side * resamples + 1) / (resamples + 1))),
-    }
+    if len(first.questions) < MIN_QUESTIONS:
+        raise ValueError(f"{len(first.questions)} questions are too few to resample")
+    return sides
 
 
-def difference_of_means(
-    ours: Sequence[TestedRun], theirs: Sequence[TestedRun], metric: str
-) -> Callable[..., np.ndarray]:
-    """Question numbers [..., Q] -> ours minus theirs [...], for a metric that is a mean over questions."""
-    count = len(ours[0].questions)
-    scores = np.array([[run.score(metric, [question]) for question in range(count)] for run in (*ours, *theirs)])
-    gains = scores[: len(ours)].mean(0) - scores[len(ours) :].mean(0)  # [Q]
-    return lambda questions, axis=-1: gains[questions].mean(axis)
+@dataclass(frozen=True)
+class DrawnScores:
+    """The scores of a configuration's runs."""
+
+    observed: np.ndarray
+    """[runs], on the test rows."""
+    drawn: np.ndarray
+    """[resamples, runs], on test rows drawn with replacement: the same rows in all runs of both sides."""
+    questions: int
 
 
-def difference_of_scores(
-    ours: Sequence[TestedRun], theirs: Sequence[TestedRun], metric: str
-) -> Callable[[np.ndarray], float]:
-    """Question numbers [Q] -> ours minus theirs, scored anew."""
+def drawn_scores(runs: Sequence[TestedRun], metric: str, resamples: int, seed: int) -> DrawnScores:
+    """Scores the runs on their test rows and on rows drawn again. seed: two calls with the same draw the same rows."""
+    scores = [run.scores(metric, resamples, seed) for run in runs]
+    observed, drawn = (np.stack(part, axis=-1) for part in zip(*scores, strict=True))
+    return DrawnScores(observed, drawn, len(runs[0].questions))
 
-    def mean_score(runs: Sequence[TestedRun], questions: np.ndarray) -> float:
-        return np.mean([run.score(metric, questions.tolist()) for run in runs])
 
-    return lambda questions: mean_score(ours, questions) - mean_score(theirs, questions)
+def difference_test(ours: DrawnScores, theirs: DrawnScores, level: float = 0.95) -> dict:
+    """The test of paired_test() on drawn scores."""
+    difference = float(ours.observed.mean() - theirs.observed.mean())
+    error, freedom = uncertainty([ours, theirs], ours.drawn.mean(1) - theirs.drawn.mean(1))
+    if error == 0:  # every question says the same
+        p_value = 1.0 if difference == 0 else 1 / (len(ours.drawn) + 1)
+    else:
+        p_value = float(2 * stats.t.sf(abs(difference) / error, freedom))
+    half = float(stats.t.ppf((1 + level) / 2, freedom) * error)
+    return {"difference": difference, "low": difference - half, "high": difference + half, "p": p_value}
+
+
+def uncertainty(sides: Sequence[DrawnScores], drawn: np.ndarray) -> tuple[float, float]:
+    """(standard error of the statistic, its degrees of freedom). drawn [resamples]: the statistic on drawn rows.
+
+    The variance over rows is that of `drawn`. A side of two seeds or more adds the variance of its mean over seeds,
+    without the part that the drawn rows have already: by them the seeds of one configuration differ, too.
+    """
+    parts = [(float(drawn.var(ddof=1)), sides[0].questions - 1)]  # (variance, its degrees of freedom)
+    total = parts[0][0]
+    for side in sides:
+        if (seeds := side.observed.size) > 1:
+            between = float(side.observed.var(ddof=1))
+            by_rows = float((side.drawn - side.drawn.mean(1, keepdims=True)).var(0, ddof=1).sum()) / (seeds - 1)
+            parts.append((between / seeds, seeds - 1))
+            total += max(0.0, between - by_rows) / seeds
+    weight = sum(variance**2 / freedom for variance, freedom in parts)
+    return math.sqrt(total), sum(variance for variance, _ in parts) ** 2 / weight if weight else math.inf
+
+
+def p_value_text(p_value: float) -> str:
+    """ "p = 0.022" or "p < 0.001": the tail of so small a value is not known to its digits."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values after Holm's correction for so many comparisons, in their order."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted

@@ -6,33 +6,34 @@ on which records are there; Table.runs() reads them anew each time.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from adept.base.errors import UserError
-from adept.base.options import default_of
+from adept.base.options import default_of, is_place
 from adept.config.layers import resolve
 from adept.config.run import METHOD_OPTIONS, OPTIONS, TASK_OPTIONS, RunConfig
 from adept.data.dataset import with_steps
 from adept.methods import find_method
-from adept.runs.record import read_record_once
-from adept.tables.early_stopping import is_stopped
+from adept.tables.planned_run import Key, PlannedRun, select_by_validation
 from adept.tasks import find_task, task_names
 
 MOST_RUNS = 10_000
 """One grid entry may stand for this many runs."""
 
+LONGEST_VARIANT = 120
+"""Bytes of what a file's name says of changed options; beyond them it has a digest in their place."""
+
 QUANTITY = "quantity"
 """The one axis of a table that is not an option of runs: which number of a record is printed."""
-
-
-TIMES = frozenset({"hours", "samples/s"})
-"""The quantities that are times or speeds (adept/tables/report.py)."""
 
 
 @dataclass(frozen=True)
@@ -50,47 +51,6 @@ class GridEntry:
     """Whether its runs are printed."""
     quantities: tuple[str, ...] | None = None
     """What its cells print, in place of the table's quantities."""
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run of a table, finished or not."""
-
-    config: RunConfig
-    flags: Mapping[str, Any]
-    """The options that the table gives it; `config` is resolved from them."""
-    quantities: tuple[str, ...] = ("score",)
-    shown: bool = True
-    pending: bool = False
-    """Cannot run yet: other runs must finish before validation can choose its start or its configuration."""
-    rivals: tuple[str, ...] = ()
-    """Run ids of the other configurations that are searched in its cell; empty where nothing is searched."""
-    start: tuple[str, str] | None = None
-    """(row, column) of the cell whose best run it starts from. Runs of several seeds have it in common."""
-
-    @cached_property
-    def id(self) -> str:
-        return self.config.run_id
-
-    @cached_property
-    def record(self) -> dict | None:
-        """The run's record; None where it is not finished. Raises UserError for a file that is no record."""
-        return None if self.pending else read_record_once(self.config.results_dir, self.id)
-
-    @property
-    def timed(self) -> bool:
-        """Whether the table prints how long it takes, so that no other run may share its steps."""
-        return not TIMES.isdisjoint(self.quantities)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether early stopping ended the run. Validation then chooses among the others."""
-        return not self.pending and is_stopped(self.config)
-
-    @property
-    def done(self) -> bool:
-        """Whether a sweep has nothing left to do for it."""
-        return self.record is not None or self.stopped
 
 
 @dataclass(frozen=True)
@@ -113,6 +73,10 @@ class Table:
     """{value: what is printed in its place}."""
     overrides: Mapping[str, Any]
     """The command line's options, for all runs."""
+    compare_with: Mapping[str, Any] = field(default_factory=lambda: {"method": "adept"})
+    """{option: value} of the cells that the paired test compares the others with."""
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """{option: values}: only runs with one of the values of each option are run and printed."""
     profile: str | None = None
     profile_fields: Mapping[str, Any] = field(default_factory=dict)
     profile_models: Mapping[str, str] = field(default_factory=dict)
@@ -130,23 +94,50 @@ class Table:
 
     @property
     def results_dir(self) -> Path:
-        return Path(self.common_overrides.get("results_dir", default_of(OPTIONS["results_dir"])))
+        default = self.fields.get("results_dir", default_of(OPTIONS["results_dir"]))
+        return Path(self.common_overrides.get("results_dir", default))
 
-    def heading(self, axes: tuple[str, ...], config: RunConfig, quantity: str = "") -> str:
-        """The heading of the row or column that a run belongs to: its values of the options in `axes`.
+    @property
+    def changes(self) -> dict[str, Any]:
+        """{option: value} of the command line's options that change what is run, not where."""
+        return {name: value for name, value in self.overrides.items() if not is_place(OPTIONS[name])}
 
-        An option that the run does not have is left out.
-        """
-        values = [quantity if name == QUANTITY else config.get(name) for name in axes]
-        labels = [self.labels.get(str(value), str(value)) for value in values if value is not None]
-        return " ".join(filter(None, labels))
+    @property
+    def variant(self) -> str:
+        """What --only and the command line changed, as a part of a file's name: "-task=rte-steps=5"; else empty."""
+        only = [f"{name}={','.join(map(str, values))}" for name, values in self.only.items()]
+        changed = [f"{name}={value}" for name, value in self.changes.items()]
+        text = "".join("-" + re.sub(r"[^\w.,=@-]+", "_", word) for word in (*only, *changed))
+        return text if len(text.encode()) <= LONGEST_VARIANT else f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
-    def cell(self, run: PlannedRun) -> tuple[str, str]:
+    @property
+    def file_name(self) -> str:
+        """The name of the table's files: its own, the profile's, and the variant's."""
+        return "-".join(filter(None, (self.name, self.profile))) + self.variant
+
+    def key(self, axes: tuple[str, ...], config: RunConfig, quantity: str = "") -> Key:
+        """(option, value) of the options in `axes`, without those that the run does not have."""
+        values = [(name, quantity or None if name == QUANTITY else config.get(name)) for name in axes]
+        return tuple((name, value) for name, value in values if value is not None)
+
+    def headings(self, keys: Iterable[Key]) -> dict[Key, str]:
+        """{key: what is printed for it}: labels of its values. Where two keys have the same, options are named too."""
+        texts = {key: " ".join(filter(None, (self.label(value) for _, value in key))) for key in keys}
+        shared = {text for text, count in Counter(texts.values()).items() if count > 1}
+        return {
+            key: " ".join(f"{name} {value}" for name, value in key) if text in shared else text
+            for key, text in texts.items()
+        }
+
+    def label(self, value: Any) -> str:
+        return self.labels.get(str(value), str(value))
+
+    def cell(self, run: PlannedRun) -> tuple[Key, Key]:
         """(row, column) of a run."""
-        return self.heading(self.rows, run.config), self.heading(self.columns, run.config)
+        return self.key(self.rows, run.config), self.key(self.columns, run.config)
 
     def runs(self) -> list[PlannedRun]:
-        """All runs that the finished runs decide so far, in the order of the file.
+        """The runs that the finished runs decide so far, in the order of the file: all, or those of `only`.
 
         Two entries of the same run give one.
         """
@@ -157,7 +148,25 @@ class Table:
         unique: dict[tuple, PlannedRun] = {}
         for run in itertools.chain(*by_entry):
             unique.setdefault((run.id, run.pending), run)
-        return list(unique.values())
+        return self._selected(list(unique.values()))
+
+    def _selected(self, runs: list[PlannedRun]) -> list[PlannedRun]:
+        """The runs of `only`, and those that their starts are chosen from."""
+        if not self.only:
+            return runs
+        selected = [run for run in runs if self._is_selected(run)]
+        known = 0
+        while len(selected) > known:  # a start may have a start of its own
+            known = len(selected)
+            starts = {run.start for run in selected} - {None}
+            ids = {run.id for run in selected}
+            selected = [
+                run for run in runs if run.id in ids or (not (run.shown and run.start) and self.cell(run) in starts)
+            ]
+        return [run if self._is_selected(run) else replace(run, shown=False) for run in selected]
+
+    def _is_selected(self, run: PlannedRun) -> bool:
+        return all(run.config.get(name) in values for name, values in self.only.items())
 
     def _runs_of(
         self, entry: GridEntry, fields: Mapping[str, Any], by_entry: list[list[PlannedRun]]
@@ -178,7 +187,7 @@ class Table:
 
     def _children(
         self, parents: list[PlannedRun], fields: Mapping[str, Any]
-    ) -> list[tuple[dict, bool, tuple[str, str]]]:
+    ) -> list[tuple[dict, bool, tuple[Key, Key]]]:
         """(flags, pending, start) of the runs that start from the best of `parents` of each cell and seed.
 
         A child takes over its parent's options, except what `fields` or the command line set, and does not train unless
@@ -189,7 +198,7 @@ class Table:
             groups.setdefault((self.cell(run), run.config.seed), []).append(run)
         children = []
         for runs in groups.values():
-            best, decided = best_run(runs)
+            best, decided = chosen_run(runs)
             inherited = {
                 name: value for name, value in best.flags.items() if name not in ("init_from", "steps", "few_shot")
             }
@@ -232,7 +241,7 @@ class Table:
             return []
         repeated = []
         for group in self._group_by_cell([run for run in runs if run.config.steps and run.config.init_from is None]):
-            best, decided = best_run(group)
+            best, decided = chosen_run(group)
             for seed in self.seeds[1:]:
                 flags = {**best.flags, "seed": seed}
                 config = resolve_once(self.path, **flags)
@@ -249,20 +258,10 @@ def resolve_once(source: str, **flags: Any) -> RunConfig:
     return with_steps(resolve(flags, source=source))
 
 
-def best_run(runs: list[PlannedRun]) -> tuple[PlannedRun, bool]:
-    """(the run with the best validation score, whether that is decided).
-
-    It is decided when all runs are finished or stopped early. The first run is returned until then, and where the task
-    has no validation score.
-    """
-    runs = [run for run in runs if not run.stopped] or runs
-    if len(runs) == 1:
-        return runs[0], not runs[0].pending and (runs[0].config.steps == 0 or runs[0].record is not None)
-    records = [run.record for run in runs]
-    if None in records:
-        return runs[0], False
-    scores = [record["validation"].get(run.config.select_on, 0) for run, record in zip(runs, records, strict=True)]
-    return runs[scores.index(max(scores))], True
+def chosen_run(runs: Sequence[PlannedRun]) -> tuple[PlannedRun, bool]:
+    """(the run that validation chooses among runs of one seed, whether that is decided); until then the first one."""
+    selection = select_by_validation(runs)
+    return (selection.runs[0] if selection.decided else runs[0]), selection.decided
 
 
 def expand(entry: Mapping[str, Any], overrides: Mapping[str, Any], source: str = "grid") -> list[dict[str, Any]]:

@@ -17,6 +17,9 @@ quantities       what a cell prints: "score" (the metric that the task reports),
                  quantity of adept/tables/report.py
 means            {title: tasks}: a column with the mean over these tasks
 labels           {value: what is printed in its place}
+compare_with     {option: value} of the cells that the paired test compares the others with [{method: adept}]
+
+Relative paths begin at the file's folder.
 
 A profile (configs/profiles/NAME.yaml) makes a table smaller: its `fields` override those of all runs, its `models` name
 the model that runs in place of another, `search` is the number of configurations and of seeds that stay, and its
@@ -29,14 +32,16 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from adept.base import paths
 from adept.base.errors import UserError, nearest
+from adept.base.options import check_option
 from adept.base.validation import FileContent, line_error, validate
 from adept.base.yaml_files import read_yaml
+from adept.config.layers import owner_of, with_paths
 from adept.config.run import OPTIONS
 from adept.tables.table import QUANTITY, GridEntry, Table
 from adept.tasks import task_names
@@ -45,7 +50,9 @@ from adept.tasks import task_names
 class TableFile(FileContent):
     """The keys of a table file."""
 
-    may_be_empty = frozenset({"note", "fields", "seeds", "rows", "columns", "quantities", "means", "labels"})
+    may_be_empty = frozenset(
+        {"note", "fields", "seeds", "rows", "columns", "quantities", "means", "labels", "compare_with"}
+    )
 
     title: str
     note: str = ""
@@ -57,6 +64,7 @@ class TableFile(FileContent):
     quantities: list[Any] = Field(default_factory=lambda: ["score"])
     means: dict[Any, Any] = Field(default_factory=dict)
     labels: dict[Any, Any] = Field(default_factory=dict)
+    compare_with: dict[Any, Any] = Field(default_factory=lambda: {"method": "adept"})
 
     @field_validator("seeds", "rows", "columns", "quantities")
     @classmethod
@@ -73,6 +81,16 @@ class TableFile(FileContent):
                 raise line_error(f"'{axis}' is no option of runs; {nearest(str(axis), [*OPTIONS, QUANTITY])}")
         return value
 
+    @model_validator(mode="after")
+    def _compares_along_its_axes(self) -> Self:
+        axes = [*_as_list(self.rows), *_as_list(self.columns)]
+        for name in self.compare_with if "compare_with" in self.model_fields_set else ():
+            if name not in axes:
+                raise line_error(
+                    f"'compare_with: {name}' is neither in rows nor in columns; {nearest(str(name), axes)}"
+                )
+        return self
+
     @field_validator("means")
     @classmethod
     def _lists_tasks(cls, value: dict) -> dict:
@@ -80,6 +98,10 @@ class TableFile(FileContent):
             if not isinstance(tasks, list):
                 raise line_error(f"'means: {name}' must be a list of tasks, not {tasks!r:.80}")
         return value
+
+
+def _as_list(axes: str | list) -> list:
+    return [axes] if isinstance(axes, str) else axes
 
 
 class EntryContent(BaseModel):
@@ -113,18 +135,20 @@ class Profile(FileContent):
     labels: dict[str, Any] = Field(default_factory=dict)
 
 
-def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = None) -> Table:
+def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = None, only: Sequence[str] = ()) -> Table:
     """Reads a table file and, where `profile` names one, a profile. overrides: options of all runs, by name.
+
+    only: "option=value" texts; of the table's runs, those with one of the values of each option are taken.
 
     Raises UserError for unknown keys and values of the wrong type. Table.runs() raises it for runs that do not resolve.
     """
     content = validate(TableFile, read_yaml(path), str(path))
     smaller = read_profile(profile) if profile else Profile()
-    rows, columns = (tuple([axes] if isinstance(axes, str) else axes) for axes in (content.rows, content.columns))
+    rows, columns = (tuple(_as_list(axes)) for axes in (content.rows, content.columns))
     grid: list[GridEntry] = []
     for entry in content.grid:
-        grid.append(read_entry(entry, grid, str(path)))
-    fields, seeds = content.fields, content.seeds
+        grid.append(read_entry(entry, grid, path))
+    fields, seeds = with_paths(content.fields, path.parent), content.seeds
     if profile:
         axes = {*rows, *columns}
         fields = shrink(GridEntry(fields), smaller.search, axes).fields
@@ -144,14 +168,42 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
         means={name: tuple(tasks) for name, tasks in means.items()},
         labels={str(value): str(label) for value, label in {**content.labels, **smaller.labels}.items()},
         overrides=overrides,
+        compare_with={name: option_value(name, value, str(path)) for name, value in content.compare_with.items()},
+        only=read_only(only),
         profile=profile,
         profile_fields=smaller.fields,
         profile_models=smaller.models,
     )
 
 
-def read_entry(content: Any, above: Sequence[GridEntry], where: str) -> GridEntry:
-    """One entry of the grid. above: the entries before it. Raises UserError for a wrong key, value or start."""
+def option_value(name: str, value: Any, where: str) -> Any:
+    """The value in the option's type. Raises UserError that begins with `where`."""
+    if name == QUANTITY:
+        return value
+    try:
+        return check_option(owner_of(name), name, value)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def read_only(words: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """{option: values} of the command line's --only words. Raises UserError for one of another form."""
+    only: dict[str, tuple[Any, ...]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or name not in OPTIONS:
+            raise UserError(f"--only {word}: it looks like --only task=rte; {nearest(name, OPTIONS)}")
+        values = task_names(text) if name == "task" and text.startswith("@") else [option_value(name, text, "--only")]
+        only[name] = (*only.get(name, ()), *values)
+    return only
+
+
+def read_entry(content: Any, above: Sequence[GridEntry], path: Path) -> GridEntry:
+    """One entry of the grid of the file. above: the entries before it.
+
+    Raises UserError for a wrong key, value or start.
+    """
+    where = str(path)
     if not isinstance(content, dict):
         raise UserError(f"{where}: each entry of 'grid' must hold {{option: value}}, not {content!r}")
     entry = validate(EntryContent, {str(key): value for key, value in content.items()}, where)
@@ -159,7 +211,8 @@ def read_entry(content: Any, above: Sequence[GridEntry], where: str) -> GridEntr
     if entry.start is not None and entry.start not in names:
         raise UserError(f"{where}: 'from: {entry.start}' names no entry above it; {nearest(entry.start, names)}")
     quantities = None if entry.quantities is None else tuple(entry.quantities)
-    return GridEntry(entry.model_extra, entry.cases, entry.name, entry.start, entry.show, quantities)
+    fields, cases = (with_paths(part, path.parent) for part in (entry.model_extra, {"cases": entry.cases}))
+    return GridEntry(fields, cases["cases"], entry.name, entry.start, entry.show, quantities)
 
 
 def read_profile(name: str) -> Profile:
@@ -168,7 +221,8 @@ def read_profile(name: str) -> Profile:
     if not path.is_file():
         known = [file.stem for file in path.parent.glob("*.yaml")]
         raise UserError(f"unknown profile '{name}'; {nearest(name, known)}")
-    return validate(Profile, read_yaml(path), str(path))
+    smaller = validate(Profile, read_yaml(path), str(path))
+    return smaller.model_copy(update={"fields": with_paths(smaller.fields, path.parent)})
 
 
 def shrink(entry: GridEntry, search: int | None, axes: set[str]) -> GridEntry:
@@ -188,8 +242,17 @@ def shrink(entry: GridEntry, search: int | None, axes: set[str]) -> GridEntry:
 
 
 def check_overrides(tables: list[Table]) -> None:
-    """Raises UserError for an option of the command line that no run of the tables has."""
-    used = {name for table in tables for run in table.runs() for name in run.flags}
+    """Raises UserError for an option of the command line that no run has, and where --only leaves no run."""
+    runs = [run for table in tables for run in table.runs()]
+    files = ", ".join(table.path for table in tables)
+    if tables[0].only and not any(run.shown for run in runs):
+        words = ", ".join(f"{name}={value}" for name, values in tables[0].only.items() for value in values)
+        every = [run for table in tables for run in replace(table, only={}).runs() if run.shown]
+        there = [
+            f"{name}: {', '.join(sorted({str(run.config.get(name)) for run in every}))}" for name in tables[0].only
+        ]
+        raise UserError(f"--only {words} leaves no run of {files}, whose runs have {'; '.join(there):.300}")
+    used = {name for run in runs for name in run.flags}
     for name, value in tables[0].overrides.items():
         if name not in used:
-            raise UserError(f"--{name} {value} has no effect on any run of {', '.join(table.path for table in tables)}")
+            raise UserError(f"--{name} {value} has no effect on any run of {files}")

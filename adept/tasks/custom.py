@@ -4,7 +4,8 @@ name: jokes                              # letters, digits, _ . -
 files: {train: train.csv, validation: validation.csv, test: test.csv}   # .parquet, .jsonl or .csv, beside the YAML file
 text: [title, {joke: body}]              # columns of the source in order; {key: column} renames: "title: ... joke: ..."
 label: funny                             # the column of the class ...
-labels: {dull: 0, funny: 1}              # ... and word: value in that column; a list of words stands for 0, 1, ...
+labels: {dull: 0, funny: 1}              # ... and word: value in that column; a list of words stands for 0, 1, ...;
+                                         # the model reads and says the words (--targets digits: 0, 1, ...)
 metrics: [accuracy]
 
 In place of label and labels, `target: column` names free text to generate (one text, or a list of which any is right).
@@ -190,6 +191,7 @@ def read_task(path: Path) -> Task:
         hub=(content.hub.id, content.hub.config) if content.hub else ("files", None),
         text=tuple(entry if isinstance(entry, str) else next(iter(entry.items())) for entry in content.text),
         words=tuple(content.labels) or None,
+        targets="words",
         label=content.label,
         values=tuple(content.labels.values()) if isinstance(content.labels, dict) else None,
         target=None if content.labels else free_text(content.target),

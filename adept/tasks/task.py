@@ -99,7 +99,7 @@ class Task:
     """How code metrics clean a completion (adept/metrics/code.py)."""
     options: TaskOptions = field(default_factory=TaskOptions)
     targets: str = "digits"
-    """Which strings stand for classes: 'digits' or 'words'."""
+    """Which strings stand for classes unless a run says otherwise: 'digits' (the paper's tasks) or 'words'."""
     invalid_answers: str = "wrong"
     """What metrics make of an answer that is no label or number: 'wrong', or as in the 'released' code."""
 

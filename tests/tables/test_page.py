@@ -239,7 +239,7 @@ def test_where_all_runs_were_changed_differences_have_no_colour(load, tmp_path):
 def test_small_test_sets_are_marked_and_explained(load, tmp_path):
     text = html([finish(load(), rows=100)])
     assert "†" in check(text, tmp_path / "results").cell("pt", "rte")[1]
-    assert "two single runs must differ to be told apart: 14 on rte, 14 on cb." in text
+    assert "† fewer than 300 test rows." in text
     shutil.rmtree(tmp_path / "results")
     assert "†" not in check(html([finish(load(), rows=300)]), tmp_path / "results").cell("pt", "rte")[1]
 
@@ -423,9 +423,14 @@ def test_learning_curves_have_a_panel_for_each_task_and_a_line_for_each_seed(loa
         "Validation score over steps, rte",
         "Validation score over steps, cb",
     ]
+    assert [label.split(":")[0] for label in drawings(read, "Training loss")] == [
+        "Training loss over steps, rte",
+        "Training loss over steps, cb",
+    ]
     lines = [text for own, text in read.all("g", "line") if "at step" in text]
-    assert len(lines) == 8  # 2 tasks, 2 methods, 2 seeds
-    assert set(lines) == {f"{name}, seed {seed}: 80.0 at step 20" for name in ("pt", "adept") for seed in (1, 2)}
+    assert len(lines) == 16  # scores and losses of 2 tasks, 2 methods, 2 seeds
+    named = {f"{name}, seed {seed}" for name in ("pt", "adept") for seed in (1, 2)}
+    assert set(lines) == {f"{name}: {value} at step 20" for name in named for value in ("80.0", "0.05")}
 
 
 def test_every_searched_configuration_is_drawn_and_listed(load, tmp_path):

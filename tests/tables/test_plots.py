@@ -103,7 +103,9 @@ def test_ticks_are_short(value, label):
 def test_learning_curves_are_written_as_a_picture(tmp_path):
     panels = [
         plots.CurvePanel(
-            "rte", "validation accuracy (%)", [(0, "pt", [(10, 50.0), (20, 60.0)]), (1, None, [(10, 55.0)])]
+            "rte",
+            "validation accuracy (%)",
+            [plots.Curve(0, 0, "pt", [(10, 50.0), (20, 60.0)]), plots.Curve(1, 0, "zero_shot", [(10, 55.0)])],
         )
     ]
     plots.save_learning_curves(tmp_path / "folder" / "curves.png", panels)

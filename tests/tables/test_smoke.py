@@ -55,7 +55,7 @@ def test_all_tables_run_and_make_the_page(tmp_path, capfd):
     for view in views:
         ours = [cell for cell in view.all_cells if cell.paper is None or cell.records or cell.metric == "mean"]
         assert ours and all(cell.values for cell in ours), view.table.name
-        assert (tmp_path / "tables" / f"{view.table.name}.md").read_text(encoding="utf-8") == markdown(view)
+        assert (tmp_path / "tables" / f"{view.table.file_name}.md").read_text(encoding="utf-8") == markdown(view)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert all(view.table.title in page for view in views)
     assert "missing" not in (tmp_path / "README.md").read_text(encoding="utf-8")

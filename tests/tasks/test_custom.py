@@ -160,7 +160,7 @@ def test_the_cue_stands_before_a_decoder_only_models_answer(write_task, make_con
         session = open_session(config)
         example = session.codec.encode(load_data(session.task, config).train)[0]
         text = session.codec.tokenizer.decode(example.source_ids + example.target_ids)
-        assert text == f"title: T0 joke: knock 0\n{cue} 0</s>"
+        assert text == f"title: T0 joke: knock 0\n{cue} dull</s>"
 
 
 # Whole runs -----------------------------------------------------------------------------------------------------------

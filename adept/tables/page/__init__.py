@@ -7,6 +7,6 @@ views, runs, grid, figures, search and section make plain view data; render.py p
 sorts and shows records.
 """
 
-from adept.tables.page.render import html, write_page
+from adept.tables.page.render import html, words_of, write_page
 
-__all__ = ["html", "write_page"]
+__all__ = ["html", "words_of", "write_page"]

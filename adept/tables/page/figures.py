@@ -6,7 +6,7 @@ A panel is one small chart. Its series are the table's rows, or its columns wher
 from __future__ import annotations
 
 import statistics
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -108,7 +108,7 @@ def panels(view: View) -> list[Panel]:
             cells = {row: by_column[column] for row, by_column in view.cells.items() if column in by_column}
             attributes = column_attributes(view, column)
             made.append(Panel(column, column_label(view, column), metric or "score", cells, attributes))
-    return [panel for panel in made if panel.cells and all(is_score(view, cell) for cell in panel.cells.values())]
+    return [panel for panel in made if panel.cells and all(is_score(cell) for cell in panel.cells.values())]
 
 
 def series_numbers(methods: Mapping[Key, str]) -> dict[Key, int]:
@@ -153,21 +153,49 @@ class SeriesStyles:
 
 def learning_curves(made: Sequence[Panel], styles: SeriesStyles) -> FigureGroup:
     """A figure for each panel that has a run with several evaluations."""
-    figures, shown = [], set()
-    for panel in made:
-        marks, last_scores = [], []
-        for name, cell in panel.cells.items():
-            curves = [(points, record) for record in cell.records if (points := curve_points(record, cell))]
-            for points, record in curves:
-                marks += curve_marks(name, points, record, styles)
-            if curves:
-                last_scores.append(f"{name} ends at {curves[0][0][-1][1]:.1f}")
-                shown.add(name)
-        if any(mark.kind == "line" for mark in marks):
-            description = f"Validation score over steps, {panel.label}: {'; '.join(last_scores)}"
-            figures.append(panel.figure(Chart(marks, "step", "validation", description)))
+    figures, shown = curve_figures(made, styles, curve_points, "validation", "Validation score", ".1f")
     explanation = "Validation score of the chosen runs, a line for each seed; what is evaluated once is a level."
     return FigureGroup("Learning curves", styles.legend(shown), explanation, figures, opened=True)
+
+
+def loss_curves(made: Sequence[Panel], styles: SeriesStyles) -> FigureGroup:
+    """A figure for each panel that has a run with several evaluations, of the training loss at each."""
+    figures, shown = curve_figures(made, styles, loss_points, "training loss", "Training loss", ".3g")
+    explanation = "Mean training loss of the chosen runs since the evaluation before, a line for each seed."
+    return FigureGroup("Training loss", styles.legend(shown), explanation, figures)
+
+
+def curve_figures(
+    made: Sequence[Panel],
+    styles: SeriesStyles,
+    points_of: Callable[[dict, Cell], list[tuple[int, float]]],
+    axis: str,
+    what: str,
+    spec: str,
+) -> tuple[list[Figure], set[str]]:
+    """(a figure for each panel with a curve of several points, names of the series that are drawn)."""
+    figures, shown = [], set()
+    for panel in made:
+        marks, last_values = [], []
+        for name, cell in panel.cells.items():
+            curves = [(points, record) for record in cell.records if (points := points_of(record, cell))]
+            for points, record in curves:
+                marks += curve_marks(name, points, record, styles, spec)
+            if curves:
+                last_values.append(f"{name} ends at {curves[0][0][-1][1]:{spec}}")
+                shown.add(name)
+        if any(mark.kind == "line" for mark in marks):
+            description = f"{what} over steps, {panel.label}: {'; '.join(last_values)}"
+            figures.append(panel.figure(Chart(marks, "step", axis, description)))
+    return figures, shown
+
+
+def loss_points(record: dict, cell: Cell) -> list[tuple[int, float]]:
+    """(step, training loss) of a run that was evaluated more than once."""
+    losses = [
+        (entry["step"], entry["train_loss"]) for entry in record["history"] if entry.get("train_loss") is not None
+    ]
+    return downsample(losses, CURVE_POINTS) if len(losses) > 1 else []
 
 
 def curve_points(record: dict, cell: Cell) -> list[tuple[int, float]]:
@@ -178,13 +206,16 @@ def curve_points(record: dict, cell: Cell) -> list[tuple[int, float]]:
     return downsample([(step, score) for step, score in scores if score is not None], CURVE_POINTS)
 
 
-def curve_marks(name: str, points: Sequence[tuple[int, float]], record: dict, styles: SeriesStyles) -> list[Mark]:
+def curve_marks(
+    name: str, points: Sequence[tuple[int, float]], record: dict, styles: SeriesStyles, spec: str
+) -> list[Mark]:
+    """The line of a run and its symbols. spec: how its values are written."""
     step, score = points[-1]
-    title = f"{name}, seed {record['config'].get('seed', '?')}: {score:.1f} at step {thousands(step)}"
+    title = f"{name}, seed {record['config'].get('seed', '?')}: {score:{spec}} at step {thousands(step)}"
     if len(points) == 1:
         return [Mark("level", points=points, name=title, **styles.of(name))]
     symbols = downsample(points, CURVE_SYMBOLS)
-    titles = [f"{name}: {score:.1f} at step {thousands(step)}" for step, score in symbols]
+    titles = [f"{name}: {score:{spec}} at step {thousands(step)}" for step, score in symbols]
     return [
         Mark("line", points=points, name=title, **styles.of(name)),
         Mark("dots", points=symbols, titles=titles, **styles.of(name)),
@@ -220,7 +251,7 @@ def scores_over_parameters(view: View, made: Sequence[Panel], styles: SeriesStyl
 def parameter_marks(view: View, name: str, cell: Cell, styles: SeriesStyles) -> list[Mark]:
     """Our score and the paper's."""
     marks = []
-    counts = [record["trainable_params"] for record in records_of(view, cell)]
+    counts = [record["trainable_params"] for record in records_of(cell)]
     if cell.mean is not None and counts:
         count = statistics.mean(counts)
         title = f"{name}: {cell.mean:.1f} with {thousands(round(count))} trained parameters"

@@ -30,10 +30,6 @@ def signed(value: float, spec: str = ".1f") -> str:
     return typographic_minus(text) if float(text) else text[1:]
 
 
-def p_value_text(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
 def parse_count(text: str) -> float | None:
     """The paper's "76.1K" or "220M" as a number; None for other texts."""
     found = re.match(r"([\d.]+) ?([KMB]?)\b", text)

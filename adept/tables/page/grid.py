@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adept.tables.page.formatting import p_value_text, parse_count, shade, signed, thousands, typographic_minus
+from adept.tables.page.formatting import parse_count, shade, signed, thousands, typographic_minus
 from adept.tables.page.runs import RunIndex, RunLink
 from adept.tables.page.views import (
     Attributes,
@@ -19,6 +19,7 @@ from adept.tables.page.views import (
 )
 from adept.tables.published import Published
 from adept.tables.report import MISSING, Cell, View
+from adept.tables.significance import p_value_text
 from adept.tables.table import QUANTITY
 
 SIGNIFICANT = 0.05
@@ -36,7 +37,7 @@ class GridCell:
     """A cell, its texts empty where there is nothing to show.
 
     score: our mean, or the sign of a missing run. spread, seeds, metric: behind it. paper, difference: below it.
-    delta, p_value: of the paired bootstrap against ADePT. finished: "3 of 4 runs".
+    delta, p_value: of the paired test against the baseline. finished: "3 of 4 runs".
     quoted: the paper's number, in a row that only the paper has.
     shade: the class that colours the cell. value: the number by which the column is sorted.
     """
@@ -99,7 +100,7 @@ def make_grid(view: View, runs: RunIndex) -> Grid:
 
 def grid_row(view: View, row: str, runs: RunIndex) -> GridRow:
     by_column = view.cells[row]
-    counts = sorted({record["trainable_params"] for cell in by_column.values() for record in records_of(view, cell)})
+    counts = sorted({record["trainable_params"] for cell in by_column.values() for record in records_of(cell)})
     cells = [
         grid_cell(view, by_column[column], runs, name_metric=metric is None) if column in by_column else GridCell()
         for column, metric in view.columns.items()
@@ -122,21 +123,21 @@ def paper_row(view: View, method: str, by_column: dict[str, Published]) -> GridR
 
 def grid_cell(view: View, cell: Cell, runs: RunIndex, *, name_metric: bool) -> GridCell:
     """name_metric: whether the cell says which metric it shows, where those of a column differ."""
-    points = is_score(view, cell)
+    points = is_score(cell)
     spec = ".1f" if points else ".3g"  # speeds, hours and sizes of offsets span orders of magnitude
     difference, test = cell.difference, view.tests.get((cell.row, cell.column))
     texts = {}
     if cell.mean is not None:
         texts = {
             "score": typographic_minus(f"{cell.mean:{spec}}"),
-            "runs": runs.link(records_of(view, cell)),
+            "runs": runs.link(records_of(cell)),
             "spread": "" if cell.std is None else f"{cell.std:{spec}}",
             "seeds": len(cell.values),
             "small_test": has_small_test(cell),
             "metric": cell.metric if name_metric else "",
             "value": f"{cell.mean:.6g}",
         }
-    elif cell.planned or cell.column in view.table.means:
+    elif cell.planned or cell.parts:
         texts = {"score": MISSING}
     if cell.paper and cell.paper.value is not None:
         texts["paper"] = paper_number(cell.paper)

@@ -28,18 +28,47 @@ RESERVED_IDS = ("tables", "contents", "filter", "record", "record-title", "data"
 """Ids of page.html and page.js."""
 
 
-def write_page(views: Sequence[View], path: Path) -> None:
+@dataclass(frozen=True)
+class PageWords:
+    """What the page says about itself: the title of its window, its heading, and a sentence below that."""
+
+    title: str
+    heading: str
+    lead: str
+
+
+PAPER_WORDS = PageWords(
+    "ADePT reproduced: results",
+    "ADePT, reproduced",
+    "Prompt tuning with adaptive decomposed prompts, trained again beside the methods it was compared with.",
+)
+
+
+def words_of(view: View) -> PageWords:
+    """The words of the page of one table."""
+    methods = list(dict.fromkeys(cell.config.method for cell in view.all_cells if cell.config))
+    tasks = list(dict.fromkeys(cell.config.task for cell in view.all_cells if cell.config))
+    title = view.table.title
+    return PageWords(title, title, f"{', '.join(methods)} on {', '.join(tasks)}." if methods else "")
+
+
+def write_page(views: Sequence[View], path: Path, words: PageWords = PAPER_WORDS) -> None:
     """Writes the page of these tables. Its links lead to the records beside it; the same tables give the same bytes."""
-    write_atomically(path, html(views, path.parent))
+    write_atomically(path, html(views, path.parent, words))
 
 
-def html(views: Sequence[View], folder: Path | None = None) -> str:
+def html(views: Sequence[View], folder: Path | None = None, words: PageWords = PAPER_WORDS) -> str:
     """The page as it stands in `folder`, by default in the results folder of the first table."""
+    baselines = list(dict.fromkeys(view.baseline_name for view in views))
     runs = RunIndex(views, folder or (views[0].table.results_dir if views else Path()))
     taken = {*RESERVED_IDS, *runs.anchors.values()}
     sections = [make_section(view, unique_id(view.table.name, taken), runs) for view in views]
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     page = environment().get_template("page.html").render(
+        title=words.title,
+        heading=words.heading,
+        lead=words.lead,
+        baseline=baselines[0] if len(baselines) == 1 else "the cell that its table compares with",
         policy=content_policy(style, script),
         style=Markup(style),
         script=Markup(script),

@@ -5,16 +5,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from adept.config.identities import model_label
 from adept.config.run import OPTIONS
+from adept.tables.cell import MISSING, Cell
 from adept.tables.page.figures import Figure, FigureGroup, legend_entry, series_numbers
 from adept.tables.page.formatting import typographic_minus
 from adept.tables.page.runs import RunIndex
 from adept.tables.page.views import Attributes, is_score
 from adept.tables.plots import Chart, Mark
-from adept.tables.report import MISSING, Cell, View
+from adept.tables.report import View
+from adept.tables.search import OF_SEEDS, Configuration, configurations, option_text
 from adept.tables.table import QUANTITY
 
 SEARCHED_OPTIONS = ("prompt_lr", "offset_lr", "lr", "prompt_len", "bottleneck", "rank")
@@ -27,43 +28,8 @@ SERIES_DISTANCE, SPLIT_DISTANCE = 11, 5
 """Points between the symbols of two series, and between those of validation and test, at the same value."""
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """A configuration that was tried for a cell, with its mean scores over seeds."""
-
-    cell: Cell
-    records: list[dict]
-    validation: float | None
-    test: float | None
-
-    @property
-    def chosen(self) -> bool:
-        return self.records[0]["run_id"] in {record["run_id"] for record in self.cell.records}
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.records[0]["config"]
-
-
-def configurations(view: View) -> list[Configuration]:
-    """Every configuration of every scored cell, once each."""
-    found: dict[tuple[str, ...], Configuration] = {}
-    for cell in view.all_cells:
-        for records in cell.configurations if is_score(view, cell) else []:
-            selects = records[0]["config"].get("select_on") or cell.metric
-            validation = mean_score(records, "validation", selects, cell.metric)
-            tried = Configuration(cell, records, validation, mean_score(records, "test", cell.metric))
-            found.setdefault(tuple(record["run_id"] for record in records), tried)
-    return list(found.values())
-
-
-def mean_score(records: Sequence[dict], split: str, *metrics: str) -> float | None:
-    """Of the first of `metrics` that a record has."""
-    for metric in metrics:
-        values = [record[split][metric] for record in records if record[split].get(metric) is not None]
-        if values:
-            return statistics.mean(values)
-    return None
+def scored_cells(view: View) -> list[Cell]:
+    return [cell for cell in view.all_cells if is_score(cell)]
 
 
 # Plots ----------------------------------------------------------------------------------------------------------------
@@ -96,7 +62,7 @@ def sensitivity_series(view: View, option: str) -> dict[tuple[str, str], dict[tu
     """{(task, model): {parts of the series' name: configurations that have both scores and a number for `option`}}."""
     axes = [axis for axis in (*view.table.rows, *view.table.columns) if axis not in (option, "task", "model", QUANTITY)]
     found: dict[tuple[str, str], dict[tuple[str, ...], list[Configuration]]] = {}
-    for tried in configurations(view):
+    for tried in configurations(scored_cells(view)):
         config = tried.cell.config
         is_scored = tried.validation is not None and tried.test is not None
         if config and is_scored and isinstance(tried.config.get(option), (int, float)):
@@ -179,10 +145,10 @@ class SearchList:
 
 def search_list(view: View, runs: RunIndex) -> SearchList | None:
     """Every configuration of the cells where validation had a choice; None where it had none."""
-    found = [tried for tried in configurations(view) if len(tried.cell.configurations) > 1]
+    found = [tried for tried in configurations(scored_cells(view)) if len(tried.cell.configurations) > 1]
     if not found:
         return None
-    shown_elsewhere = (*view.table.rows, *view.table.columns, "seed", "init_from")
+    shown_elsewhere = (*view.table.rows, *view.table.columns, *OF_SEEDS)
     options = [
         name
         for name in OPTIONS
@@ -202,9 +168,3 @@ def search_line(tried: Configuration, options: Sequence[str], runs: RunIndex) ->
             for record in tried.records
         ],
     )
-
-
-def option_text(value: object) -> str:
-    if value is None:
-        return MISSING
-    return f"{value:g}" if isinstance(value, float) else str(value)

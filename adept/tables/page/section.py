@@ -7,35 +7,40 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from adept.tables.markdown import agreement
+from adept.tables.markdown import agreement, resampled, small_test_intervals
 from adept.tables.page.figures import (
     FigureGroup,
     SeriesStyles,
     learning_curves,
+    loss_curves,
     panels,
     scores_over_parameters,
     size_histograms,
 )
-from adept.tables.page.formatting import signed, thousands, typographic_minus
+from adept.tables.page.formatting import signed, thousands
 from adept.tables.page.grid import Grid, make_grid
 from adept.tables.page.runs import RunIndex
 from adept.tables.page.search import SEARCHED_OPTIONS, SearchList, search_list, sensitivity
 from adept.tables.page.views import FILTERS, Attributes, filter_attributes, has_small_test, is_changed
-from adept.tables.report import MISSING, View
-from adept.tables.significance import SMALL_TEST, chance_difference
+from adept.tables.report import View
+from adept.tables.significance import SMALL_TEST, p_value_text
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What the profile and the command line changed for all runs. fields: "name = value"."""
+    """What the profile and the command line changed for all runs.
+
+    only: the part of the table that is shown. fields: "name = value".
+    """
 
     profile: str
+    only: Sequence[str]
     fields: Sequence[str]
 
 
 @dataclass(frozen=True)
 class BootstrapLine:
-    """A paired bootstrap: a row's difference to ADePT in a column."""
+    """A paired test: a cell's difference to the baseline."""
 
     row: str
     column: str
@@ -56,7 +61,9 @@ class PaperNote:
 class Section:
     """What the template shows of a table.
 
-    done, planned, missing, pending: numbers of runs. figure_groups: each with its drawings.
+    done, planned, missing, pending: numbers of runs. baseline: what the paired tests compare with; resampled: what they
+    take for random. settings: what configs/base.yaml sets for the table's models. figure_groups: each with its
+    drawings.
     """
 
     id: str
@@ -71,7 +78,10 @@ class Section:
     changes: Changes | None
     grid: Grid
     footnotes: Sequence[str]
+    baseline: str
+    resampled: str
     bootstraps: Sequence[BootstrapLine]
+    settings: Sequence[str]
     figure_groups: Sequence[tuple[FigureGroup, Sequence[Markup]]]
     searches: SearchList | None
     paper_notes: Sequence[PaperNote]
@@ -92,7 +102,10 @@ def make_section(view: View, section_id: str, runs: RunIndex) -> Section:
         changes=changes(view),
         grid=make_grid(view, runs),
         footnotes=footnotes(view),
+        baseline=view.baseline_name,
+        resampled=resampled(view) if view.tests else "",
         bootstraps=bootstrap_lines(view),
+        settings=model_settings(view),
         figure_groups=[(group, group.svgs(section_id)) for group in figure_groups(view)],
         searches=search_list(view, runs),
         paper_notes=paper_notes(view),
@@ -102,23 +115,24 @@ def make_section(view: View, section_id: str, runs: RunIndex) -> Section:
 def changes(view: View) -> Changes | None:
     if not is_changed(view):
         return None
-    return Changes(view.table.profile or "", [f"{name} = {value}" for name, value in view.changed.items()])
+    only = [f"only {name} = {' or '.join(map(str, values))}" for name, values in view.table.only.items()]
+    changed = [f"{name} = {value}" for name, value in view.changed.items()]
+    return Changes(view.table.profile or "", only, changed)
+
+
+def model_settings(view: View) -> list[str]:
+    """ "smollm2-135m: targets = words", a line a model."""
+    return [
+        f"{model}: {', '.join(f'{name} = {value}' for name, value in settings.items())}"
+        for model, settings in view.model_settings.items()
+    ]
 
 
 def footnotes(view: View) -> list[str]:
     """What the dagger means, how far two ways of scoring agree, and the notes of the records."""
     lines = []
-    noise: dict[str, float] = {}  # in points, by task
-    for cell in view.all_cells:
-        for record in cell.records if has_small_test(cell) else []:
-            task = record["config"].get("task", MISSING)
-            noise[task] = max(noise.get(task, 0), chance_difference(record))
-    if noise:
-        points = ", ".join(f"{value:.0f} on {task}" for task, value in noise.items())
-        lines.append(
-            f"† fewer than {SMALL_TEST} test rows. "
-            f"Points by which two single runs must differ to be told apart: {points}."
-        )
+    if any(has_small_test(cell) for cell in view.all_cells):
+        lines.append(f"† fewer than {SMALL_TEST} test rows.{small_test_intervals(view)}")
     return lines + agreement(view) + [f"{note}." for note in view.notes]
 
 
@@ -127,9 +141,9 @@ def bootstrap_lines(view: View) -> list[BootstrapLine]:
         BootstrapLine(
             row,
             column,
-            signed(-test["difference"]),
+            signed(0 - test["difference"]),
             f"{signed(-test['high'])} to {signed(-test['low'])}",
-            typographic_minus(f"{test['p']:.2g}"),
+            p_value_text(test["p"]).removeprefix("p = ").removeprefix("p "),
         )
         for (row, column), test in view.tests.items()
     ]
@@ -140,6 +154,7 @@ def figure_groups(view: View) -> list[FigureGroup]:
     made, styles = panels(view), SeriesStyles(view)
     groups = [
         learning_curves(made, styles),
+        loss_curves(made, styles),
         scores_over_parameters(view, made, styles),
         *(sensitivity(view, option) for option in SEARCHED_OPTIONS),
         size_histograms(view),

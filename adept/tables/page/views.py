@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 
 from adept.config.identities import model_label
-from adept.tables.report import QUANTITIES, Cell, View
+from adept.tables.cell import QUANTITIES, Cell
+from adept.tables.report import View
 from adept.tables.table import QUANTITY
 
 FILTERS = ("task", "method", "model")
@@ -32,9 +33,11 @@ def row_attributes(view: View, row: str) -> Attributes:
 
 def column_attributes(view: View, column: str) -> Attributes:
     """Those of a column; of a mean over tasks, those of its tasks."""
-    parts = view.table.means.get(column, (column,))
-    cells = [by_column[part] for by_column in view.cells.values() for part in parts if part in by_column]
-    return filter_attributes(cells, [name for name in FILTERS if name in view.table.columns])
+    cells = [by_column[column] for by_column in view.cells.values() if column in by_column]
+    return filter_attributes(
+        [part for cell in cells for part in cell.parts or [cell]],
+        [name for name in FILTERS if name in view.table.columns],
+    )
 
 
 def column_label(view: View, column: str) -> str:
@@ -43,20 +46,19 @@ def column_label(view: View, column: str) -> str:
     return f"{' '.join(fields)} {column}" if fields and re.fullmatch(r"[\d.e+-]+", column) else column
 
 
-def records_of(view: View, cell: Cell) -> list[dict]:
+def records_of(cell: Cell) -> list[dict]:
     """The records of a cell; of a mean over tasks, those of its tasks."""
-    parts = [view.cells[cell.row].get(task) for task in view.table.means.get(cell.column, ())]
-    return [record for part in parts if part for record in part.records] or cell.records
+    return [record for part in cell.parts for record in part.records] or cell.records
 
 
-def is_score(view: View, cell: Cell) -> bool:
+def is_score(cell: Cell) -> bool:
     """Whether the cell is in points of percent; means over tasks are."""
-    return cell.column in view.table.means or cell.metric not in QUANTITIES
+    return bool(cell.parts) or cell.metric not in QUANTITIES
 
 
 def is_changed(view: View) -> bool:
     """Whether a profile or the command line changed the runs of the table."""
-    return bool(view.table.profile or view.changed)
+    return bool(view.table.profile or view.table.only or view.changed)
 
 
 def has_small_test(cell: Cell) -> bool:
