@@ -1,6 +1,4 @@
-"""Paths in a YAML file begin at its folder; options that a shared file has for other runs are named with their block.
-
-"""
+"""Paths in a YAML file begin at its folder; options for other runs in a shared file are named with their block."""
 
 import pytest
 
@@ -8,7 +6,10 @@ from adept.base.errors import UserError
 from adept.config.layers import resolve
 from adept.tables.table_file import load_table
 
-TASK = "name: jokes\nfiles: {train: a.csv, validation: a.csv, test: a.csv}\ntext: [title]\nlabels: {dull: 0, hilarious: 1}\n"
+TASK = (
+    "name: jokes\nfiles: {train: a.csv, validation: a.csv, test: a.csv}\ntext: [title]\n"
+    "labels: {dull: 0, hilarious: 1}\n"
+)
 
 
 @pytest.fixture
