@@ -147,10 +147,10 @@ def command(table: Path, results_dir: Path) -> int:
     """What `python -m adept sweep` does. Each run that is begun is noted in RESULTS_DIR/begun."""
     original = run_module.Run.prepare
 
-    def prepare(run, session):
+    def prepare(run, *arguments, **named):
         with open(results_dir / "begun", "a", encoding="utf-8") as file:
             file.write(f"{run.config.run_id}\n")
-        original(run, session)
+        original(run, *arguments, **named)
 
     run_module.Run.prepare = prepare
     results_dir.mkdir(parents=True, exist_ok=True)

@@ -104,6 +104,9 @@ def check_record(record: Any, path: Path) -> None:
         parts = {entry["loc"][0]: entry["type"] for entry in reversed(error.errors()) if entry["loc"]}
         if missing := sorted(part for part in parts if part not in record):
             raise UserError(f"{path} lacks {', '.join(missing)}; move it away to run again") from error
+        if not parts:  # half a character in a key, which JSON can hold
+            reason = error.errors()[0]["msg"]
+            raise UserError(f"{path} is no readable run record ({reason}); move it away to run again") from error
         part = min(parts, key=list(Record.model_fields).index)
         raise UserError(
             f"{path}: '{part}' is {record[part]!r:.80}, which no run writes; move the file away to run again"

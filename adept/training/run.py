@@ -58,6 +58,7 @@ class SharedData:
     def __init__(self):
         self.loaded: dict[int | None, Data] = {}
         self.encoded: dict[int | None, Data] = {}
+        self.reported: set[int | None] = set()
 
     @staticmethod
     def draw(config: RunConfig) -> int | None:
@@ -74,8 +75,13 @@ class SharedData:
         """The run's three splits as token ids."""
         if (key := self.draw(config)) not in self.encoded:
             self.encoded[key] = encode_data(self.load(config), codec)
-            print_status(f"{config.task}: {self.encoded[key].truncation.line()}")
         return self.encoded[key]
+
+    def report_truncation(self, config: RunConfig) -> None:
+        """Prints how much the length limits cut, once for all runs with these rows."""
+        if (key := self.draw(config)) not in self.reported:
+            self.reported.add(key)
+            print_status(f"{config.task}: {self.encoded[key].truncation.line()}")
 
 
 class Run:
@@ -153,6 +159,7 @@ class Run:
             restore_adapter(session.model, adapter)
         trained = sum(p.numel() for p in session.trainables.values())
         total = sum(p.numel() for p in session.model.parameters())
+        self.shared.report_truncation(config)
         tracker = make_tracker(config, self.folder, self.groups, (trained, total), self.state.step)
         self.resources.push(self.display)
         self.tracker = self.display.enter_context(tracker)

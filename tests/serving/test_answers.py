@@ -88,7 +88,7 @@ def test_many_labels_are_scored_in_chunks_of_rows(session, monkeypatch):
     forward = session.model.forward
 
     def counting(*arguments, **inputs):
-        sizes.append(len(inputs["labels"]))
+        sizes.append(len(inputs["decoder_input_ids"]))
         return forward(*arguments, **inputs)
 
     monkeypatch.setattr(session.model, "forward", counting)
