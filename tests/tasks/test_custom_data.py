@@ -21,7 +21,7 @@ def test_a_csv_cell_is_the_text_that_is_written(write_task, tmp_path, cell):
 )
 def test_labels_of_a_csv_match_as_they_are_written(write_task, values):
     data = loaded(write_task(values, labels=dict(zip(("dull", "funny"), values, strict=True))))
-    assert [example.target for example in data.train[:2]] == ["0", "1"]
+    assert [example.target for example in data.train[:2]] == ["dull", "funny"]
 
 
 @pytest.mark.parametrize(
