@@ -589,7 +589,11 @@ ADAPTERS = {
     ),
     "an adapter of another model": Case(
         f"train {TINY} --model llama --init_from trained",
-        ("does not fit: it has, but this method and model lack, encoder",),
+        (
+            "the adapter in trained was trained on the base model",
+            "whose weights are not those of llama",
+            "--model must name",
+        ),
     ),
     "a tensor too many": restored(
         "does not fit: it has", "../../x", make=adapter(lambda w: w.update({"../../x": torch.zeros(1)}))

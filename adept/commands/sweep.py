@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
     tables = named_tables(rest, overrides)
     if "dry_run" in rest:
         return dry_run(tables)
+    count_done(tables)  # reads every record: one that is none is refused before anything is written
     for table in tables:
         write_manifest(table)
     if getattr(rest, "launch", None) == "slurm":
@@ -59,6 +60,11 @@ def main(arguments: list[str]) -> int:
     if "all" in rest:
         print_result(publish_all(tables))
     return print_failures(failures, tables)
+
+
+def count_done(tables: Sequence[Table]) -> int:
+    """The number of runs that are done. Raises UserError for a file that is no record."""
+    return sum(run.done for run in all_runs(tables))
 
 
 def sweep_parser(arguments: Sequence[str]) -> OneLineParser:

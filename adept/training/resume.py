@@ -138,9 +138,10 @@ class Checkpoints:
     def read(self, path: Path) -> TrainState:
         """Loads a checkpoint into session and optimizer. Raises CheckpointError before a parameter is changed."""
         try:
+            # Copies, because what safe_open() gives lies in the file, which is removed when the record is written.
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"cannot be read ({first_line(error, 80)})") from error
         if (schema := metadata.get("schema")) != str(SCHEMA):
