@@ -12,13 +12,14 @@ export HF_HUB_OFFLINE=1
 output=$(mktemp)
 set -m # a job of its own, which takes Ctrl-C as a program in front does: tests send it
 python -m pytest tests/training tests/test_*.py "$@" > "$output" 2>&1 &
-trap 'kill %1 2>/dev/null; rm -f "$output"' EXIT
+half=$!
+trap 'kill "$half" 2>/dev/null || true; rm -f "$output"' EXIT
 folders=()
 for folder in tests/*/; do
     case $folder in tests/training/ | tests/__pycache__/) ;; *) folders+=("$folder") ;; esac
 done
 status=0
 python -m pytest "${folders[@]}" "$@" || status=$?
-wait %1 || status=$?
+wait "$half" || status=$?
 cat "$output"
 exit "$status"
