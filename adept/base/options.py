@@ -22,9 +22,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError, PydanticUndefined
+from pydantic_core import PydanticUndefined
 
 from adept.base.errors import SECRET, UserError
+from adept.base.validation import NOUNS, line_error
 
 LARGEST = 2**31 - 1
 """The largest whole number of any option.
@@ -37,8 +38,6 @@ MOST_TOKENS = 1_000_000
 
 WIDEST = 16_384
 """The largest prompt, rank or bottleneck: beyond every model's width, and small enough to be made on any machine."""
-
-NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def option(
@@ -180,17 +179,16 @@ def default_of(field: FieldInfo) -> Any:
 def check_text(name: str, value: str) -> None:
     """Refuses an empty text, control characters (they would reach terminals) and secrets (they would be recorded).
 
-    Raises ValueError for the first, PydanticCustomError with the whole line for the others.
+    Raises ValueError for the first, line_error() with the whole line for the others.
     """
     if value == "":
         raise ValueError("empty")
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value):
-        raise PydanticCustomError("line", "{line}", {"line": f"--{name} holds a control character: {value!r:.200}"})
+        raise line_error(f"--{name} holds a control character: {value!r:.200}")
     if SECRET.search(value):
-        line = (
+        raise line_error(
             f"--{name} holds a password or token, which would be recorded; give it by the environment, as HF_TOKEN is"
         )
-        raise PydanticCustomError("line", "{line}", {"line": line})
 
 
 def error_line(options: type[Options], error: ValidationError) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ from pydantic import InstanceOf
 from pydantic.fields import FieldInfo
 
 from adept.base.errors import UserError
-from adept.base.options import MOST_TOKENS, Options, default_of, is_place, option, option_type
+from adept.base.options import MOST_TOKENS, Options, default_of, flat, is_place, option, option_type, read_options
 from adept.config.identities import file_identity, model_identity, model_label
 from adept.methods import METHODS, find_method
 from adept.methods.method import Method
@@ -218,11 +218,7 @@ class RunConfig(Options):
 
     def flat(self) -> dict[str, Any]:
         """{option: value}: what the record holds."""
-        return dict(self._items())
-
-    def _items(self) -> Iterator[tuple[str, Any]]:
-        for group in (self, self.method_options, self.task_options):
-            yield from ((name, getattr(group, name)) for name in group.own_options())
+        return flat(self, self.method_options, self.task_options)
 
     def replace(self, **changes: Any) -> RunConfig:
         """The configuration with some values changed, those of its method and task too, checked again."""
@@ -267,7 +263,7 @@ class RunConfig(Options):
         own = RunConfig.own_options()
         identity = {
             name: value
-            for name, value in self._items()
+            for name, value in self.flat().items()
             if value != (default_of(own[name]) if name in own else None) and not is_place(OPTIONS[name])
         }
         identity["model"] = model_identity(self.model)
@@ -281,12 +277,10 @@ class RunConfig(Options):
 
 def build_options(owner: type[Options], values: Mapping[str, Any], label: str) -> Any:
     """An `owner` of those of the values that it has. Raises UserError where one that it cannot do without is empty."""
-    own = {name: values[name] for name in owner.own_options() if name in values}
-    for name, value in own.items():
-        field = owner.model_fields[name]
-        if value is None and not option_type(field.annotation).optional:
+    for name, field in owner.own_options().items():
+        if name in values and values[name] is None and not option_type(field.annotation).optional:
             raise UserError(f"{label} needs --{name}: {field.description}")
-    return owner(**own)
+    return read_options(owner, values)
 
 
 # All options ----------------------------------------------------------------------------------------------------------

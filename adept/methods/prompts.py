@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import field_validator
-from pydantic_core import PydanticCustomError
 
 from adept.base.errors import UserError
 from adept.base.options import MOST_TOKENS, WIDEST, option
+from adept.base.validation import line_error
 from adept.methods.method import Method
 from adept.models.families import input_embedding_owner
 
@@ -51,7 +51,7 @@ class PromptMethod(Method):
                 f"--prompt_len must be >= 1 for method '{cls.name}': without a prompt nothing is left of it "
                 "(only adept runs with 0)"
             )
-            raise PydanticCustomError("line", "{line}", {"line": line})
+            raise line_error(line)
         return value
 
     @property
