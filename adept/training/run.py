@@ -157,10 +157,8 @@ class Run:
             adapter = find_adapter(config.init_from, config.results_dir)
             require_same_base(adapter, config.model, session.base_weights)
             restore_adapter(session.model, adapter)
-        trained = sum(p.numel() for p in session.trainables.values())
-        total = sum(p.numel() for p in session.model.parameters())
         self.shared.report_truncation(config)
-        tracker = make_tracker(config, self.folder, self.groups, (trained, total), self.state.step)
+        tracker = make_tracker(config, self.folder, self.groups, session.param_counts, self.state.step)
         self.resources.push(self.display)
         self.tracker = self.display.enter_context(tracker)
         self.checkpoints = checkpoints

@@ -20,6 +20,7 @@ def make_record(session: Session, data: Data, param_groups: dict, state: TrainSt
     param_groups: {regex: {"lr", "params"}}; test: {metric: percent}; timing: {name: seconds or a rate}.
     """
     config, task = session.config, session.task
+    trained, total = session.param_counts
     notes = []
     if task.sizes and config.few_shot is None and tuple(data.sizes.values()) != task.sizes:
         notes.append(
@@ -30,8 +31,8 @@ def make_record(session: Session, data: Data, param_groups: dict, state: TrainSt
         "run_id": config.run_id,
         "status": "completed",
         "config": config.flat(),
-        "trainable_params": sum(p.numel() for p in session.trainables.values()),
-        "total_params": sum(p.numel() for p in session.model.parameters()),
+        "trainable_params": trained,
+        "total_params": total,
         "param_groups": param_groups,
         "history": state.history,
         "best_step": state.best["step"],

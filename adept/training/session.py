@@ -57,6 +57,11 @@ class Session:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     @property
+    def param_counts(self) -> tuple[int, int]:
+        """(trained, total): how many numbers the method trains, and how many the adapted model has."""
+        return sum(p.numel() for p in self.trainables.values()), sum(p.numel() for p in self.model.parameters())
+
+    @property
     def prompted_embedding(self) -> PromptedEmbedding | None:
         """The hook in the input embedding; None where the method has none."""
         return next((m for m in self.model.modules() if isinstance(m, PromptedEmbedding)), None)

@@ -40,34 +40,6 @@ HUB: dict[str, tuple[str, str | None, dict[str, int]]] = {  # id, config and row
     "paws": ("google-research-datasets/paws", "labeled_final", {"train": 49_401, "validation": 8_000, "test": 8_000}),
     "mbpp": ("mxeval/mbxp", "python", {"mbxp_mbpp_release_v1": 974}),
 }
-
-
-GLUE, SUPERGLUE = "nyu-mll/glue", "aps/super_glue"
-HUB: dict[str, tuple[str, str | None, dict[str, int]]] = {  # id, config and rows of the splits that are read
-    "mnli": (GLUE, "mnli", {"train": 392_702, "validation_mismatched": 9_832, "validation_matched": 9_815}),
-    "qqp": (GLUE, "qqp", {"train": 363_846, "validation": 40_430}),
-    "qnli": (GLUE, "qnli", {"train": 104_743, "validation": 5_463}),
-    "sst2": (GLUE, "sst2", {"train": 67_349, "validation": 872}),
-    "stsb": (GLUE, "stsb", {"train": 5_749, "validation": 1_500}),
-    "mrpc": (GLUE, "mrpc", {"train": 3_668, "validation": 408}),
-    "rte": (GLUE, "rte", {"train": 2_490, "validation": 277}),
-    "cola": (GLUE, "cola", {"train": 8_551, "validation": 1_043}),
-    "multirc": (SUPERGLUE, "multirc", {"train": 27_243, "validation": 4_848}),
-    "boolq": (SUPERGLUE, "boolq", {"train": 9_427, "validation": 3_270}),
-    "wic": (SUPERGLUE, "wic", {"train": 5_428, "validation": 638}),
-    "wsc": (SUPERGLUE, "wsc.fixed", {"train": 554, "validation": 104}),
-    "cb": (SUPERGLUE, "cb", {"train": 250, "validation": 56}),
-    "record": (SUPERGLUE, "record", {"train": 100_730, "validation": 10_000}),
-    "nq": ("lucadiliello/naturalquestionsshortqa", None, {"train": 104_071, "validation": 12_836}),
-    "hotpotqa": ("lucadiliello/hotpotqa", None, {"train": 72_928, "validation": 5_901}),
-    "searchqa": ("lucadiliello/searchqa", None, {"train": 117_384, "validation": 16_980}),
-    "newsqa": ("lucadiliello/newsqa", None, {"train": 74_160, "validation": 4_212}),
-    "winogrande": ("allenai/winogrande", "winogrande_xl", {"train": 40_398, "validation": 1_267}),
-    "yelp_polarity": ("fancyzhx/yelp_polarity", "plain_text", {"train": 560_000, "test": 38_000}),
-    "scitail": ("allenai/scitail", "snli_format", {"train": 23_596, "validation": 1_304}),
-    "paws": ("google-research-datasets/paws", "labeled_final", {"train": 49_401, "validation": 8_000, "test": 8_000}),
-    "mbpp": ("mxeval/mbxp", "python", {"mbxp_mbpp_release_v1": 974}),
-}
 CARVED = {"qqp", "qnli", "sst2", "record", "nq", "hotpotqa", "searchqa", "newsqa", "winogrande", "yelp_polarity"}
 
 
