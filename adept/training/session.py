@@ -212,10 +212,8 @@ def apply_method(config: RunConfig, model: nn.Module, tokenizer, capabilities: C
     """
     task = task_of(config)
     require_code_permission(config, task)
-    if task.cue is None and not capabilities.continues_source:
-        raise UserError(
-            f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m"
-        )
+    if task.decoder_only and not capabilities.continues_source:
+        raise UserError(f"task '{task.name}' needs a decoder-only model, such as --model codegen-350m")
     seed_everything(config.seed)
     return config.method_options.apply(model, tokenizer)
 
