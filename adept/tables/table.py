@@ -73,6 +73,8 @@ class Table:
     """{value: what is printed in its place}."""
     overrides: Mapping[str, Any]
     """The command line's options, for all runs."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """{heading of a row or column, or a method as the paper prints it: what its numbers do not say}."""
     compare_with: Mapping[str, Any] = field(default_factory=lambda: {"method": "adept"})
     """{option: value} of the cells that the paired test compares the others with."""
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)

@@ -17,6 +17,7 @@ quantities       what a cell prints: "score" (the metric that the task reports),
                  quantity of adept/tables/report.py
 means            {title: tasks}: a column with the mean over these tasks
 labels           {value: what is printed in its place}
+remarks          {heading of a row or column, or a method as the paper prints it: what its numbers do not say}
 compare_with     {option: value} of the cells that the paired test compares the others with [{method: adept}]
 
 Relative paths begin at the file's folder.
@@ -51,7 +52,7 @@ class TableFile(FileContent):
     """The keys of a table file."""
 
     may_be_empty = frozenset(
-        {"note", "fields", "seeds", "rows", "columns", "quantities", "means", "labels", "compare_with"}
+        {"note", "fields", "seeds", "rows", "columns", "quantities", "means", "labels", "remarks", "compare_with"}
     )
 
     title: str
@@ -64,6 +65,7 @@ class TableFile(FileContent):
     quantities: list[Any] = Field(default_factory=lambda: ["score"])
     means: dict[Any, Any] = Field(default_factory=dict)
     labels: dict[Any, Any] = Field(default_factory=dict)
+    remarks: dict[str, str] = Field(default_factory=dict)
     compare_with: dict[Any, Any] = Field(default_factory=lambda: {"method": "adept"})
 
     @field_validator("seeds", "rows", "columns", "quantities")
@@ -167,6 +169,7 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
         quantities=tuple(content.quantities),
         means={name: tuple(tasks) for name, tasks in means.items()},
         labels={str(value): str(label) for value, label in {**content.labels, **smaller.labels}.items()},
+        remarks=content.remarks,
         overrides=overrides,
         compare_with={name: option_value(name, value, str(path)) for name, value in content.compare_with.items()},
         only=read_only(only),

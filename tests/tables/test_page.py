@@ -224,6 +224,14 @@ def test_rows_that_only_the_paper_has_stand_apart(load, tmp_path):
     assert "LoRA: quoted from elsewhere" in text
 
 
+def test_remarks_stand_folded_under_the_headings_of_rows_and_columns(load):
+    table = dataclasses.replace(load(), remarks={"pt": "of ours <b>", "LoRA": "of the paper's", "cb": "of a column"})
+    read = Reader(html([finish(table)]))
+    assert [text for _, text in read.all("details", "remark")] == [
+        f"remark{text}" for text in ("of a column", "of ours <b>", "of the paper's")
+    ]
+
+
 def test_changes_are_told_beside_the_table(load, tmp_path):
     read = check(html([build_view(load(steps="5", task="rte"))]), tmp_path / "results")
     ((_, told),) = read.all("p", "changed")
