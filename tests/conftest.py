@@ -1,5 +1,6 @@
 """Tiny random models of the three families, saved as ordinary folders, and local data made from data/fixtures."""
 
+import functools
 import itertools
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from adept.config.layers import resolve
 from adept.data.fixtures import write_rows
+from adept.methods import METHODS
 from adept.models.tiny import make_model, make_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,14 +56,40 @@ SIZES = {
     "pt": {"prompt_len": 9},
     "pt_table": {"prompt_len": 9},
     "dept_relu": {"prompt_len": 5, "rank": 3},
+    "residual": {"prompt_len": 8, "hidden": 4},
+    "dpt": {"prompt_len": 8, "rank": 3},
+    "ulpt": {"prompt_len": 8, "rank": 3},
+    "ptuning": {"prompt_len": 8},
+    "xprompt": {"prompt_len": 8, "pieces": 4},
+    "pt_embedding": {"prompt_len": 9},
+    "loraxl": {"prompt_len": 5, "bottleneck": 3},
+    "loraxab": {"prompt_len": 5, "rank": 3, "bottleneck": 3, "offset_len": 40},
     "lora": {"rank": 2},
     "full": {},
     "zero_shot": {},
 }
 
 
+@pytest.fixture(scope="session")
+def trained_prompt(model_folders, tmp_path_factory):
+    """trained_prompt(family) -> the folder of an adapter of prompt tuning with 8 tokens, as a run leaves it."""
+    from adept.runs.adapter import save_adapter
+    from adept.training.session import open_session
+
+    @functools.cache
+    def make(family: str) -> str:
+        config = resolve(
+            {"task": "rte", "method": "pt", "prompt_len": 8, "model": model_folders[family], "device": "cpu"}
+        )
+        session, folder = open_session(config), tmp_path_factory.mktemp("trained_prompt")
+        save_adapter(folder, session.trainables, config, session.base_weights)
+        return str(folder)
+
+    return make
+
+
 @pytest.fixture
-def make_config(model_folders, data_dir, tmp_path):
+def make_config(model_folders, data_dir, trained_prompt, tmp_path):
     """make_config(family, method, **fields): a run of a few seconds on a tiny model."""
 
     def make(family: str = "t5", method: str = "adept", **fields):
@@ -72,6 +100,8 @@ def make_config(model_folders, data_dir, tmp_path):
         }  # fmt: skip
         if method == "zero_shot":
             del common["steps"]  # nothing is trained
+        if METHODS[method].needs_start:
+            common["init_from"] = trained_prompt(family)
         return resolve({**common, **SIZES[method], **fields})
 
     return make

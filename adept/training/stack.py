@@ -116,6 +116,8 @@ class Stack:
             m for session in self.sessions for m in session.model.modules() if isinstance(m, PromptedEmbedding)
         ]
         if len(self.sessions) > 1:
+            if any(hook.depends_on_row for hook in self.hooks):
+                raise ValueError("a prompt that depends on the row cannot be stacked: it would miss its rows' mask")
             self.owner, self.embedding = input_embedding_owner(first.model), StackedEmbedding(self.hooks)
 
     def losses(self, batches: Sequence[dict[str, Tensor]]) -> Tensor:
