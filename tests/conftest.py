@@ -108,6 +108,29 @@ def make_config(model_folders, data_dir, trained_prompt, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def gpt2(tmp_path_factory) -> str:
+    """The folder of a tiny GPT2, whose positions are learned."""
+    from tiny_families import build
+
+    folder = tmp_path_factory.mktemp("gpt2")
+    build("GPT2").save_pretrained(folder)
+    make_tokenizer(folder, appends_eos=False)
+    return str(folder)
+
+
+@pytest.fixture
+def filled(make_config, gpt2):
+    """filled(family, method, **fields): a session whose trained parameters are random. family: t5, llama or gpt2."""
+    from explicit_formulas import filled_session
+
+    def make(family: str, method: str, **fields):
+        model = {"model": gpt2} if family == "gpt2" else {}
+        return filled_session(make_config, "llama" if family == "gpt2" else family, method, **model, **fields)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def trained(model_folders, data_dir, tmp_path_factory) -> Path:
     """The folder of an ADePT adapter of SIZES, trained for two steps on the tiny T5."""
     from adept.training.loop import run

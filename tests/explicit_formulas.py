@@ -38,8 +38,8 @@ def hook_outputs(session):
     return session.prompted_embedding(session.codec.train_batch(examples(session))["input_ids"]).detach()
 
 
-def explicit_inputs(session, ids):
-    """[P ; E + offset] of one row of ids without prompt."""
+def explicit_inputs(session, ids, prompt=None):
+    """[P ; E + offset] of one row of ids without prompt. prompt [m, D]: in place of the session's own."""
     hook = session.prompted_embedding
     rows = []
     for position, token in enumerate(ids):
@@ -67,7 +67,7 @@ def explicit_inputs(session, ids):
                     offset = offset + 8 / math.sqrt(session.config.rank) * o.a[position] @ o.b
                 e = e + offset
         rows.append(e)
-    return torch.cat([explicit_prompt(session), torch.stack(rows)])
+    return torch.cat([explicit_prompt(session) if prompt is None else prompt, torch.stack(rows)])
 
 
 def explicit_prompt(session):
@@ -115,16 +115,20 @@ def lstm(rows, s, suffix):
     return states
 
 
-def explicit_loss(session, batch):
-    """The mean loss over target tokens, of one row at a time: no padding, no mask, no hook."""
+def explicit_loss(session, batch, prompt_of=None):
+    """The mean loss over target tokens, of one row at a time: no padding, no mask, no hook.
+
+    prompt_of(source ids) -> [m, D]: in place of the session's own prompt.
+    """
     total, count = 0.0, 0
     for example in batch:
         target = torch.tensor(example.target_ids)
+        prompt = None if prompt_of is None else prompt_of(example.source_ids)
         if session.model.config.is_encoder_decoder:
-            inputs = explicit_inputs(session, example.source_ids)
+            inputs = explicit_inputs(session, example.source_ids, prompt)
             logits = session.model(inputs_embeds=inputs[None], labels=target[None]).logits[0]
         else:
-            inputs = explicit_inputs(session, (*example.source_ids, *example.target_ids))
+            inputs = explicit_inputs(session, (*example.source_ids, *example.target_ids), prompt)
             logits = session.model(inputs_embeds=inputs[None]).logits[0, -len(target) - 1 : -1]
         total = total + F.cross_entropy(logits, target, reduction="sum")
         count += len(target)

@@ -24,8 +24,11 @@ class PromptedEmbedding(nn.Module):
 
     returns: torch.dtype | None = None
 
-    attention_mask: Tensor | None = None
-    """[B, S] of the forward pass that is under way, for a source that depends on the row (set_input_embedding)."""
+    is_source: Tensor | None = None
+    """[B, T] of the next forward pass, for a prompt that depends on the row: its tokens but for padding and answer.
+
+    Who passes rows with their answers to the model says so here; else it is the attention mask (set_input_embedding).
+    """
 
     def __init__(
         self,
@@ -97,11 +100,12 @@ class PromptedEmbedding(nn.Module):
             return None if self.prompt is None else F.embedding(index, self.prompt)
         # A decode step needs no prompt. In training nobody asks, because the answer would stall a GPU.
         if not self.training and not is_prompt.any():
+            self.is_source = None
             return None
-        if not self.source.instance:
+        if not self.depends_on_row:
             return F.embedding(index, self.source())
-        mask, self.attention_mask = self.attention_mask, None
-        is_token = ~is_prompt if mask is None else ~is_prompt & mask[:, -ids.shape[1] :].bool()
+        is_source, self.is_source = self.is_source, None
+        is_token = ~is_prompt if is_source is None else ~is_prompt & is_source.bool()
         prompts = self.source(unrounded(embeds), is_token)  # [B, m, D]
         return prompts.take_along_dim(index.remainder(prompts.shape[1])[..., None], dim=1)
 
@@ -118,10 +122,11 @@ class PromptedEmbedding(nn.Module):
         return embeds.to(self.returns or self.weight.dtype)
 
     def forget(self) -> None:
-        """Drops what an offset remembers for the next decode step.
+        """Drops what an offset remembers for the next decode step, and what a prompt was told of its rows.
 
         To a compiled forward it would be an input that changes.
         """
+        self.is_source = None
         if hasattr(self.offset, "forget"):
             self.offset.forget()
 
@@ -158,19 +163,23 @@ def set_input_embedding(owner: nn.Module, prompted: PromptedEmbedding) -> None:
     """Makes `prompted` the input embedding of `owner`.
 
     A prompt that depends on the row must not depend on the padding, of which an embedding sees only ids that may be a
-    text's. So the owner tells it the mask.
+    text's. So the owner shows it the mask.
     """
     owner.set_input_embeddings(prompted)
     if prompted.depends_on_row:
-        owner.register_forward_pre_hook(tell_mask, with_kwargs=True)
+        owner.register_forward_pre_hook(show_mask, with_kwargs=True)
 
 
-def tell_mask(owner: nn.Module, arguments: tuple, keywords: dict) -> None:
-    """A forward pre-hook. Raises TypeError where the attention mask may be hidden or is no [B, S]."""
-    mask = keywords.get("attention_mask")
+def show_mask(owner: nn.Module, arguments: tuple, keywords: dict) -> None:
+    """A forward pre-hook, which gives the input embedding the attention mask unless it knows its rows' tokens already.
+
+    Raises TypeError where the mask may be hidden or is no [B, S].
+    """
+    mask, embedding = keywords.get("attention_mask"), owner.get_input_embeddings()
     if len(arguments) > 1 or (mask is not None and mask.dim() != 2):
         raise TypeError("a prompt that depends on the row needs the keyword attention_mask, [B, S]")
-    owner.get_input_embeddings().attention_mask = mask
+    if embedding.is_source is None and mask is not None and "input_ids" in keywords:
+        embedding.is_source = mask[:, -keywords["input_ids"].shape[1] :]  # a decode step has those before it, too
 
 
 def prompt_from_vocab(embedding: nn.Module, length: int, most_frequent: int) -> Tensor:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import FAMILIES
 from explicit_formulas import assert_generation_is_teacher_forcing, examples, explicit_loss, fill, filled_session
-from tiny_families import build
 
 from adept.base.errors import UserError
 from adept.commands.main import main
@@ -26,26 +25,6 @@ from adept.training.stack import Stack
 
 SOURCES = ("residual", "dpt", "ulpt", "ptuning", "xprompt")
 OFFSETS = ("loraxl", "loraxab")
-
-
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory) -> str:
-    """The folder of a tiny GPT2, whose positions are learned."""
-    folder = tmp_path_factory.mktemp("gpt2")
-    build("GPT2").save_pretrained(folder)
-    make_tokenizer(folder, appends_eos=False)
-    return str(folder)
-
-
-@pytest.fixture
-def filled(make_config, gpt2):
-    """filled(family, method, **fields): a session whose trained parameters are random. family: t5, llama or gpt2."""
-
-    def make(family, method, **fields):
-        model = {"model": gpt2} if family == "gpt2" else {}
-        return filled_session(make_config, "llama" if family == "gpt2" else family, method, **model, **fields)
-
-    return make
 
 
 # Counts and starts ----------------------------------------------------------------------------------------------------
