@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,20 @@ SIZES = {
     "full": {},
     "zero_shot": {},
 }
+
+
+EVERY_FAMILY = ("zero_shot", "full", "lora", "pt", "dept", "adept", "pt_table", "dept_relu")
+"""The methods whose runs are tried on every family."""
+
+
+def runs_of_methods(families: Sequence[str] = FAMILIES, *, trained: bool = True) -> list[tuple[str, str]]:
+    """(method, family): EVERY_FAMILY on all of the families, each other method on one of them, by its name.
+
+    trained: without those that train nothing.
+    """
+    names = [name for name, method in METHODS.items() if method.rates or not trained]
+    one_of = {name: families[zlib.crc32(name.encode()) % len(families)] for name in names}
+    return [(name, family) for name in names for family in (families if name in EVERY_FAMILY else [one_of[name]])]
 
 
 @pytest.fixture(scope="session")
