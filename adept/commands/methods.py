@@ -50,8 +50,7 @@ def count_trainable(method: Method, name: str) -> int:
     """Trained parameters of the method on the model's true shape, counted on the meta device."""
     from adept.models.loading import shape_only_model
 
-    adapted = method.apply(shape_only_model(name), ShapeOnlyTokenizer())
-    return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    return method.count_trained(method.apply(shape_only_model(name), ShapeOnlyTokenizer()))
 
 
 class ShapeOnlyTokenizer:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from adept.base.errors import UserError, nearest
 from adept.methods.in_model import Full, LoRA, ZeroShot
 from adept.methods.method import Method
-from adept.methods.prompts import PT, ADePT, DePT
-from adept.methods.released import DePTReLU, PTWithTable
+from adept.methods.prompt_encoders import DPT, ULPT, PTuning, Residual, XPrompt
+from adept.methods.prompts import PT, ADePT, DePT, PromptAndEmbedding
+from adept.methods.released import DePTReLU, LoRAXAB, LoRAXL, PTWithTable
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -17,8 +18,16 @@ METHODS: dict[str, type[Method]] = {
         PT,
         DePT,
         ADePT,
+        Residual,
+        DPT,
+        ULPT,
+        PTuning,
+        XPrompt,
+        PromptAndEmbedding,
         PTWithTable,
         DePTReLU,
+        LoRAXL,
+        LoRAXAB,
     )
 }
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from adept.base.options import Options
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+GradientsOf = Callable[["Sequence[Tensor]"], "Iterator[list[Tensor]]"]
+"""Called with parameters, it yields for each training batch of one pass the gradients of the batch's mean loss."""
 
 
 class Method(Options):
@@ -39,6 +42,12 @@ class Method(Options):
     trains_model: ClassVar[bool] = False
     """It trains weights of the model itself."""
 
+    needs_start: ClassVar[bool] = False
+    """It goes on from a trained prompt: a run of it needs --init_from."""
+
+    draws_untrained: ClassVar[bool] = False
+    """--seed draws a part of it that is neither trained nor saved, so an adapter fits runs of its own seed alone."""
+
     @property
     def virtual_tokens(self) -> int:
         """Prompt ids that the collator puts in front of each source."""
@@ -50,6 +59,17 @@ class Method(Options):
         model: every parameter is frozen; the method unfreezes what it trains. Returns what the loop trains.
         """
         raise NotImplementedError
+
+    def before_training(self, model: nn.Module, gradients_of: GradientsOf) -> None:
+        """Changes the parameters at the start by what the training rows say of them, in place.
+
+        Called once, after --init_from has been read and before the first step; not when a run is resumed. Computing
+        the gradients draws no random numbers: there is no dropout.
+        """
+
+    def count_trained(self, model: nn.Module) -> int:
+        """How many numbers are trained. model: with the method in place, with or without values."""
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     def learning_rates(self) -> dict[str, float]:
         """{regex over parameter names: peak rate} of the parameter groups that these options give rise to."""

@@ -18,6 +18,8 @@ from adept.base.errors import UserError, first_line
 from adept.config.run import RunConfig
 
 WEIGHTS, DESCRIPTION, TASK_FILE = "adapter.safetensors", "adapter.json", "task.yaml"
+PROMPT = "prompt.safetensors"
+"""Beside the weights of a run whose prompt is made of other parameters: {"prompt": [m, D]}, what they come to."""
 
 DEPT_NAMES = {
     "prompt_embeddings": "prompt",
@@ -50,11 +52,20 @@ class AdapterDescription(BaseModel):
 
 
 def save_adapter(
-    folder: Path, trainables: Mapping[str, nn.Parameter], config: RunConfig, base_weights: str | None
+    folder: Path,
+    trainables: Mapping[str, nn.Parameter],
+    config: RunConfig,
+    base_weights: str | None,
+    made_prompt: Tensor | None = None,
 ) -> None:
-    """Writes adapter.safetensors, adapter.json (method, shapes, base model, the whole config) and the task's file."""
+    """Writes adapter.safetensors, adapter.json (method, shapes, base model, the whole config) and the task's file.
+
+    made_prompt [m, D]: the prompt that the parameters make, which a plain prompt can start from.
+    """
     weights = {name: tensor.cpu().contiguous() for name, tensor in snapshot(trainables).items()}
     write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
+    if made_prompt is not None:
+        write_atomically(folder / PROMPT, safetensors.torch.save({"prompt": made_prompt.cpu().contiguous()}))
     description = {
         "method": config.method,
         "base_model": config.model,
@@ -75,6 +86,14 @@ def read_description(folder: Path) -> AdapterDescription:
     return AdapterDescription.model_validate(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")))
 
 
+def description_in(folder: Path) -> AdapterDescription:
+    """read_description(), which raises UserError where that cannot be read."""
+    try:
+        return read_description(folder)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder / DESCRIPTION} cannot be read: {first_line(error, 100)}") from error
+
+
 def require_same_base(folder: Path, model: str, base_weights: str | None) -> None:
     """Raises UserError where an adapter was trained on another base model than `model`, whose digest is base_weights.
 
@@ -82,14 +101,25 @@ def require_same_base(folder: Path, model: str, base_weights: str | None) -> Non
     """
     if not (folder / DESCRIPTION).is_file():  # as DePT's authors released them
         return
-    try:
-        trained_on = read_description(folder)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{folder / DESCRIPTION} cannot be read: {first_line(error, 100)}") from error
+    trained_on = description_in(folder)
     if None not in (trained_on.base_weights, base_weights) and trained_on.base_weights != base_weights:
         raise UserError(
             f"the adapter in {folder} was trained on the base model {trained_on.config.get('model')}, "
             f"whose weights are not those of {model}: --model must name the base that it was trained on"
+        )
+
+
+def require_same_seed(folder: Path, config: RunConfig) -> None:
+    """Raises UserError where the seed of the run that trained the adapter drew other untrained parts than this run's.
+
+    A run that takes nothing but the finished prompt has no such parts.
+    """
+    if not config.method_options.draws_untrained:
+        return
+    if (trained_with := description_in(folder).config.get("seed")) != config.seed:
+        raise UserError(
+            f"the adapter in {folder} fits what --seed {trained_with} draws beside it, which method "
+            f"'{config.method}' does not train: --seed must be {trained_with}, not {config.seed}"
         )
 
 
@@ -139,8 +169,29 @@ def is_plain_tensor(value: object) -> bool:
     )
 
 
+def finished_prompt(folder: Path, weights: Mapping[str, Tensor]) -> Tensor | None:
+    """[m, D]: the prompt that is all that an adapter's run has trained; None where it has trained more.
+
+    weights: the adapter's. Raises UserError for a damaged file.
+    """
+    if (folder / PROMPT).is_file():
+        try:
+            return safetensors.torch.load_file(folder / PROMPT)["prompt"]
+        except Exception as error:
+            raise UserError(f"{folder / PROMPT} holds no readable prompt: {first_line(error, 120)}") from error
+    names = [*weights]
+    return weights[names[0]] if len(names) == 1 and is_prompt(names[0]) else None
+
+
+def is_prompt(name: str) -> bool:
+    """Whether a parameter of that name is a prompt's table."""
+    return name.endswith(".prompt")
+
+
 def restore_adapter(model: nn.Module, folder: Path) -> None:
     """Fills the model's trained parameters from an adapter folder. require_same_base() says whether it may.
+
+    A model that trains the table of a prompt and nothing else also takes the finished prompt of another method.
 
     Raises UserError when a tensor is left over, missing, of another shape or not finite, naming it.
     """
@@ -150,6 +201,9 @@ def restore_adapter(model: nn.Module, folder: Path) -> None:
         if name in DEPT_NAMES:
             name = next((ours for ours in trainables if ours.endswith("." + DEPT_NAMES[name])), name)
         weights[name] = tensor
+    takes_prompt = len(trainables) == 1 and all(map(is_prompt, trainables)) and weights.keys() != trainables.keys()
+    if takes_prompt and (prompt := finished_prompt(folder, weights)) is not None:
+        weights = dict.fromkeys(trainables, prompt)
     for name in sorted(trainables.keys() ^ weights.keys()):
         side = "lacks" if name in trainables else "has, but this method and model lack,"
         raise UserError(f"the adapter in {folder} does not fit: it {side} {name}")

@@ -18,6 +18,7 @@ from adept.runs.adapter import (
     find_adapter,
     read_description,
     require_same_base,
+    require_same_seed,
     restore_adapter,
 )
 from adept.tasks.rows import Row
@@ -103,6 +104,7 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> TrainedSess
     session = open_session(config)
     require_same_base(folder, config.model, session.base_weights)
     restore_adapter(session.model, folder)
+    require_same_seed(folder, config)
     session.model.eval()
     return TrainedSession(**{field.name: getattr(session, field.name) for field in dataclasses.fields(session)})
 

@@ -203,14 +203,14 @@ OTHER = {
     "eval_every": 999, "eval_rows": 99, "scoring": "likelihood", "select_on": "f1", "data_dir": "elsewhere",
     "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
     "accumulate": "batches", "adamw": "transformers4", "decoding": "transformers4", "invalid_answers": "released",
-    "epochs": 3,
+    "epochs": 3, "hidden": 27, "keep_tokens": 0.4, "keep_pieces": 0.4, "pieces": 8, "network_lr": 2e-4,
     "wandb_project": "mine", "wandb_group": "mine", "save_every": 9,
 }  # fmt: skip
 
 
 def run_ids(field: str) -> tuple[str, str]:
     """Ids of two runs that differ in one field, with a method and a task that use it."""
-    method = next((name for name in ("adept", "dept", "lora") if field in METHODS[name].own_options()), "adept")
+    method = next((m for m in ("adept", "dept", "lora", *METHODS) if field in METHODS[m].own_options()), "adept")
     other = "mrpc" if field == "select_on" else "rte"
     task = next((task.name for task in ROWS if field in task.options.own_options()), other)
     flags = {"task": task, "method": method, "allow_code_execution": TASKS[task].runs_code}

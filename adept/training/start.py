@@ -1,0 +1,50 @@
+"""A run's trained parameters before its first step: those of another run, and what the method makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from adept.base import distributed
+from adept.data.batches import training_batches
+from adept.data.example import Example
+from adept.runs.adapter import find_adapter, require_same_base, require_same_seed, restore_adapter
+from adept.training.session import Session
+from adept.training.stack import Stack
+
+
+def start_parameters(session: Session, examples: Sequence[Example]) -> None:
+    """Gives the trained parameters their values at the start. examples: the encoded training rows.
+
+    Raises UserError where the adapter of --init_from does not fit.
+    """
+    config = session.config
+    if config.init_from is not None:
+        folder = find_adapter(config.init_from, config.results_dir)
+        require_same_base(folder, config.model, session.base_weights)
+        restore_adapter(session.model, folder)
+        require_same_seed(folder, config)
+    session.method.before_training(session.model, partial(batch_gradients, session, examples))
+
+
+def batch_gradients(
+    session: Session, examples: Sequence[Example], parameters: Sequence[Tensor]
+) -> Iterator[list[Tensor]]:
+    """The gradients of the mean loss of each training batch of one pass, without dropout.
+
+    Several processes share each batch's rows and get the gradients of the whole batch.
+    """
+    session.model.eval()
+    stack, count = Stack([session]), math.ceil(len(examples) / session.config.batch_size)
+    with contextlib.closing(training_batches(session.codec, examples, session.config)) as batches:
+        for batch in itertools.islice(batches, count):
+            with session.precision():
+                gradients = list(torch.autograd.grad(stack.losses([batch.inputs]).sum(), parameters))
+            distributed.all_reduce_sum(gradients)
+            yield gradients
