@@ -94,6 +94,15 @@ def has_t5_attention(model: PreTrainedModel) -> bool:
     return model.config.model_type == "t5"
 
 
+MODEL_KINDS = ("encoder-decoder", "decoder-only")
+"""What model_kind() can say."""
+
+
+def model_kind(model: PreTrainedModel) -> str:
+    """Which of MODEL_KINDS the model is."""
+    return MODEL_KINDS[0] if model.config.is_encoder_decoder else MODEL_KINDS[1]
+
+
 def input_embedding_owner(model: PreTrainedModel) -> PreTrainedModel:
     """The module whose input embedding the source passes through: T5's encoder, else the model.
 

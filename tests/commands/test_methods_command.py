@@ -60,3 +60,11 @@ def test_a_model_that_is_nowhere_is_one_line(capsys, world):
     assert main(["methods", "--model", "no-such/model"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and "no-such/model" in err
+
+
+def test_a_method_that_cannot_be_applied_to_the_model_has_no_count(capsys, monkeypatch):
+    monkeypatch.setattr(METHODS["full"], "kinds", ("encoder-decoder",))
+    rows = described(capsys, "--model", "codegen-350m")
+    assert rows["full"]["trainable_params"] is None and rows["pt"]["trainable_params"] == 102_400
+    assert main(["methods", "--model", "codegen-350m"]) == 0
+    assert "| full | Tables 3-6, fine-tuning | – |" in capsys.readouterr().out
