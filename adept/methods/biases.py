@@ -18,11 +18,13 @@ def train_biases(model) -> None:
     """
     from torch import nn
 
-    from adept.methods.swapped_modules import add_bias, train_own_copy
+    from adept.methods.swapped_modules import OneTypeLayerNorm, add_bias, train_own_copy
 
     own = [module for module in model.modules() if module._parameters.get("bias") is not None]
     for module in own:
         train_own_copy(module, "bias")
+        if type(module) is nn.LayerNorm and module.weight is not None:
+            module.__class__ = OneTypeLayerNorm
     if own:
         return
     inside = [block.name + "." for block in named_blocks(model)]

@@ -47,6 +47,13 @@ class Biased(nn.Module):
         return y + self.bias.to(y.dtype)
 
 
+class OneTypeLayerNorm(nn.LayerNorm):
+    """A LayerNorm whose bias is trained in fp32 beside a frozen weight in bf16: torch's operation takes one type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(self.bias.dtype), self.bias, self.eps)
+
+
 @functools.cache
 def combined_class(part: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
     """The subclass of both, in which part.forward() calls base.forward(). The same one each time."""
