@@ -58,7 +58,7 @@ class Adapter(Method):
         return chosen
 
     def apply(self, model, tokenizer):
-        from adept.methods.swapped_modules import add_adapter, train_own_copy
+        from adept.methods.swapped_modules import add_adapter, train_own_copies
 
         blocks = named_blocks(model)
         stacks = {side: [block for block in blocks if block.in_encoder == side] for side in (True, False)}
@@ -68,10 +68,8 @@ class Adapter(Method):
                 for name in (block.attention_output, block.feed_forward_output) if block.number in numbers else ():
                     add_adapter(model.get_submodule(name), self.bottleneck)
         norms = model_kind(model) == "encoder-decoder" if self.train_norms is None else self.train_norms
-        for name in norm_names(model) if norms else ():
-            norm = model.get_submodule(name)
-            for parameter, _ in list(norm.named_parameters(recurse=False)):
-                train_own_copy(norm, parameter)
+        layers = [model.get_submodule(name) for name in norm_names(model)] if norms else []
+        train_own_copies([(norm, name) for norm in layers for name, _ in norm.named_parameters(recurse=False)])
         return model
 
 

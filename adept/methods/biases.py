@@ -18,11 +18,11 @@ def train_biases(model) -> None:
     """
     from torch import nn
 
-    from adept.methods.swapped_modules import OneTypeLayerNorm, add_bias, train_own_copy
+    from adept.methods.swapped_modules import OneTypeLayerNorm, add_bias, train_own_copies
 
     own = [module for module in model.modules() if module._parameters.get("bias") is not None]
+    train_own_copies((module, "bias") for module in own)
     for module in own:
-        train_own_copy(module, "bias")
         if type(module) is nn.LayerNorm and module.weight is not None:
             module.__class__ = OneTypeLayerNorm
     if own:

@@ -7,6 +7,7 @@ than a hook, also tells torch.compile that a layer is no longer the plain one wh
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,9 +75,14 @@ def add_bias(layer: nn.Module, width: int) -> None:
         layer.__class__ = combined_class(Biased, type(layer))
 
 
-def train_own_copy(module: nn.Module, name: str) -> None:
-    """Makes a trained copy of a frozen parameter of the module, in its place.
+def train_own_copies(places: Iterable[tuple[nn.Module, str]]) -> None:
+    """Puts trained copies of frozen parameters in their places. A parameter that several modules share has one copy.
 
-    Copies of a model share their frozen parameters (copy_sharing_parameters), but never this one.
+    Copies of a model share their frozen parameters (copy_sharing_parameters), but never these.
     """
-    setattr(module, name, nn.Parameter(getattr(module, name).detach().clone()))
+    copies: dict[nn.Parameter, nn.Parameter] = {}
+    for module, name in places:
+        parameter = getattr(module, name)
+        if parameter not in copies:
+            copies[parameter] = nn.Parameter(parameter.detach().clone())
+        setattr(module, name, copies[parameter])

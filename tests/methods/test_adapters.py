@@ -241,6 +241,14 @@ def test_bitfit_trains_the_biases_that_a_model_has(family):
     assert torch.equal(before, logits(model))
 
 
+def test_a_bias_that_two_modules_share_is_trained_as_one():
+    model = build("RoFormer").requires_grad_(False)
+    head = model.cls.predictions
+    assert head.bias is head.decoder.bias
+    BitFit().adapt(model, None)
+    assert head.bias is head.decoder.bias and head.bias.requires_grad
+
+
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 
