@@ -69,6 +69,13 @@ SIZES = {
     "lora": {"rank": 2},
     "full": {},
     "zero_shot": {},
+    "adapter": {"bottleneck": 3},
+    "adapterdrop": {"bottleneck": 3, "adapter_blocks": "1-"},
+    "bitfit": {},
+    "dora": {"rank": 2},
+    "vera": {"rank": 4},
+    "ia3": {},
+    "ln_tuning": {},
 }
 
 

@@ -47,7 +47,7 @@ def loss_and_gradients(config, rows=6):
 
 
 def without_dropout(method):
-    return {"model_dropout": 0, **({"lora_dropout": 0} if method == "lora" else {})}
+    return {"model_dropout": 0, **({"lora_dropout": 0} if "lora_dropout" in METHODS[method].own_options() else {})}
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from adept.base.errors import UserError, nearest
-from adept.methods.in_model import Full, LoRA, ZeroShot
+from adept.methods.adapters import Adapter, AdapterDrop
+from adept.methods.biases import BitFit
+from adept.methods.in_model import Full, ZeroShot
 from adept.methods.method import Method
+from adept.methods.peft_tuners import IA3, DoRA, LNTuning, LoRA, VeRA
 from adept.methods.prompt_encoders import DPT, ULPT, PTuning, Residual, XPrompt
 from adept.methods.prompts import PT, ADePT, DePT, PromptAndEmbedding
 from adept.methods.released import DePTReLU, LoRAXAB, LoRAXL, PTWithTable
@@ -28,6 +31,13 @@ METHODS: dict[str, type[Method]] = {
         DePTReLU,
         LoRAXL,
         LoRAXAB,
+        Adapter,
+        AdapterDrop,
+        BitFit,
+        DoRA,
+        VeRA,
+        IA3,
+        LNTuning,
     )
 }
 

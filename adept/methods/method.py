@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from adept.base.errors import UserError
 from adept.base.options import Options
+from adept.models.families import MODEL_KINDS, model_kind
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,10 +50,22 @@ class Method(Options):
     draws_untrained: ClassVar[bool] = False
     """--seed draws a part of it that is neither trained nor saved, so an adapter fits runs of its own seed alone."""
 
+    kinds: ClassVar[tuple[str, ...]] = MODEL_KINDS
+    """The kinds of model that it can run on, of MODEL_KINDS (adept/models/families.py)."""
+
     @property
     def virtual_tokens(self) -> int:
         """Prompt ids that the collator puts in front of each source."""
         return 0
+
+    def adapt(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+        """apply(), after a check of the model's kind. Raises UserError for a kind that is not in `kinds`."""
+        if (kind := model_kind(model)) not in self.kinds:
+            raise UserError(
+                f"method '{self.name}' runs on {' and '.join(self.kinds)} models; "
+                f"{type(model).__name__} is {kind}: choose another --model or --method"
+            )
+        return self.apply(model, tokenizer)
 
     def apply(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
         """Puts the method's parameters into the model, in place.

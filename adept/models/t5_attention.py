@@ -35,6 +35,11 @@ def apply_mask(scores: Tensor, mask: Tensor | None) -> Tensor:
     return torch.where(mask, scores, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
 
 
+def is_plain_matrix(linear: nn.Module) -> bool:
+    """Whether the module does nothing but multiply with its weight."""
+    return type(linear) is nn.Linear and linear.bias is None
+
+
 class MaskedBiasAttention(T5Attention):
     """The encoder's self-attention. The position_bias [B, H, T, T] that it returns for the next layer is masked."""
 
@@ -80,7 +85,7 @@ class ShortTargetCrossAttention(T5Attention):
 
         The output is [B, L, D], the weights are [B, H, L, T].
         """
-        if type(self.k) is not nn.Linear or type(self.v) is not nn.Linear:  # LoRA's projections have no single matrix
+        if not (is_plain_matrix(self.k) and is_plain_matrix(self.v)):  # as with LoRA and BitFit
             return super().forward(hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs)
         rows, targets, width = hidden_states.shape
         by_head = (self.n_heads, self.key_value_proj_dim, -1)

@@ -232,14 +232,14 @@ def require_code_permission(config: RunConfig, task: Task) -> None:
 def apply_method(config: RunConfig, model: nn.Module, tokenizer, capabilities: Capabilities) -> nn.Module:
     """Seeds all random generators and puts the method's parameters into the frozen model.
 
-    Raises UserError where task and model do not fit.
+    Raises UserError where task and model, or method and model, do not fit.
     """
     task = task_of(config)
     require_code_permission(config, task)
     if task.decoder_only and not capabilities.continues_source:
         raise UserError(f"task '{task.name}' needs a decoder-only model, such as --model codegen-350m")
     seed_everything(config.seed)
-    return config.method_options.apply(model, tokenizer)
+    return config.method_options.adapt(model, tokenizer)
 
 
 def prepare_model(

@@ -10,10 +10,12 @@ import torch
 import transformers
 from conftest import runs_of_methods
 
+from adept.base.errors import UserError
 from adept.config.layers import resolve
 from adept.data.batches import training_batches
 from adept.data.dataset import load_data
 from adept.methods import METHODS
+from adept.models.loading import load_model
 from adept.runs.adapter import read_weights, restore_adapter
 from adept.serving.load import load
 from adept.training.evaluation import evaluate
@@ -71,6 +73,22 @@ def test_parameter_counts_of_the_paper(shape, flags, count):
     config = resolve({"task": "rte", **flags})
     adapted = config.method_options.apply(model.requires_grad_(False), None)
     assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == count
+
+
+def test_a_method_refuses_a_model_of_a_kind_that_it_cannot_run_on(make_config):
+    class EncoderDecoderOnly(METHODS["full"]):
+        kinds = ("encoder-decoder",)
+
+    config, tokenizer = make_config("llama", "full"), None
+    model, _ = load_model(config.model)
+    with pytest.raises(
+        UserError,
+        match=r"^method 'full' runs on encoder-decoder models; LlamaForCausalLM is decoder-only: choose another "
+        r"--model or --method$",
+    ):
+        EncoderDecoderOnly().adapt(model, tokenizer)
+    assert not any(p.requires_grad for p in model.parameters())
+    assert EncoderDecoderOnly().adapt(load_model(make_config("t5", "full").model)[0], tokenizer)
 
 
 def one_step(config):

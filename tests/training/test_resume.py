@@ -82,9 +82,10 @@ OF_FAMILY = {
     "codegen": {"few_shot": 9, "grad_accum": 2, "batch_size": 5},
 }
 OF_METHOD = {"adept": {"bottleneck_dropout": 0.1}, "lora": {"lora_dropout": 0.1}}
-
-
-LIKE_OTHERS = {"residual", "dpt", "pt_embedding", "loraxl", "loraxab"}
+LIKE_OTHERS = {
+    *("residual", "dpt", "pt_embedding", "loraxl", "loraxab"),
+    *("adapterdrop", "bitfit", "dora", "vera", "ia3", "ln_tuning"),
+}
 """Methods whose state is of the same kinds as that of those that are tried."""
 
 
