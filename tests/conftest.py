@@ -55,9 +55,18 @@ SIZES = {
     "pt_table": {"prompt_len": 9},
     "dept_relu": {"prompt_len": 5, "rank": 3},
     "lora": {"rank": 2},
+    "prefix": {"prompt_len": 3},
     "full": {},
     "zero_shot": {},
 }
+
+CANNOT_RUN = {("prefix", "codegen")}
+"""(method, family) that are refused in one line."""
+
+
+def runnable(methods, families=FAMILIES) -> list[tuple[str, str]]:
+    """(method, family) of those that can run."""
+    return [pair for pair in itertools.product(methods, families) if pair not in CANNOT_RUN]
 
 
 @pytest.fixture

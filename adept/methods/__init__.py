@@ -5,6 +5,7 @@ from __future__ import annotations
 from adept.base.errors import UserError, nearest
 from adept.methods.in_model import Full, LoRA, ZeroShot
 from adept.methods.method import Method
+from adept.methods.prefix import Prefix
 from adept.methods.prompts import PT, ADePT, DePT
 from adept.methods.released import DePTReLU, PTWithTable
 
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method]] = {
         ADePT,
         PTWithTable,
         DePTReLU,
+        Prefix,
     )
 }
 

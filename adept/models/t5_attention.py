@@ -28,6 +28,13 @@ def patch_attention(model: PreTrainedModel) -> None:
         block.layer[1].EncDecAttention.__class__ = ShortTargetCrossAttention
 
 
+def restore_attention(module: nn.Module) -> None:
+    """Gives the T5 attentions in a module, where patch_attention() changed them, transformers' own again, in place."""
+    for attention in module.modules():
+        if isinstance(attention, MaskedBiasAttention | ShortTargetCrossAttention):
+            attention.__class__ = T5Attention
+
+
 def apply_mask(scores: Tensor, mask: Tensor | None) -> Tensor:
     """The masked scores. mask: booleans, False for what is not attended to, or numbers that are added."""
     if mask is None:

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 import transformers
-from conftest import FAMILIES
+from conftest import runnable
 
 from adept.base.errors import UserError
 from adept.config.layers import resolve
@@ -99,8 +99,7 @@ def one_step(config):
     return session, optimizer, training_batches(session.codec, train, config)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "zero_shot"])
+@pytest.mark.parametrize(("method", "family"), runnable(name for name in METHODS if name != "zero_shot"))
 def test_only_the_methods_parameters_move_and_all_of_them_do(make_config, family, method):
     fields = {"max_source_len": 64}
     if "prompt_lr" in METHODS[method].own_options():
@@ -116,8 +115,7 @@ def test_only_the_methods_parameters_move_and_all_of_them_do(make_config, family
     assert moved == set(session.trainables)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "zero_shot"])
+@pytest.mark.parametrize(("method", "family"), runnable(name for name in METHODS if name != "zero_shot"))
 def test_loss_falls_on_a_fixed_batch(make_config, family, method):
     rates = dict.fromkeys(METHODS[method].rates.values(), 1e-2)
     session, optimizer, batches = one_step(make_config(family, method, **rates, model_dropout=0))
@@ -126,8 +124,7 @@ def test_loss_falls_on_a_fixed_batch(make_config, family, method):
     assert losses[-1] < losses[0] - 0.05
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", [*METHODS])
+@pytest.mark.parametrize(("method", "family"), runnable(METHODS))
 def test_saved_and_loaded_adapters_predict_the_same(make_config, family, method, tmp_path):
     config = make_config(family, method, scoring="likelihood")
     record = run(config)

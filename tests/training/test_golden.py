@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import runnable
 
 from adept.data.batches import make_batch
 from adept.data.example import Example
@@ -87,8 +88,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("family", ["t5", "llama"])
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].rates])
+@pytest.mark.parametrize(
+    ("method", "family"), runnable((name for name in METHODS if METHODS[name].rates), ["t5", "llama"])
+)
 def test_three_steps_compute_the_golden_values(make_config, one_thread, request, family, method):
     fields = {
         name: value for name, value in {**RATES, "lora_dropout": 0}.items() if name in METHODS[method].own_options()

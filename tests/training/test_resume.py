@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, ROOT
+from conftest import ROOT, runnable
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -84,8 +84,7 @@ OF_FAMILY = {
 OF_METHOD = {"adept": {"bottleneck_dropout": 0.1}, "lora": {"lora_dropout": 0.1}}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].rates])
+@pytest.mark.parametrize(("method", "family"), runnable(name for name in METHODS if METHODS[name].rates))
 def test_a_run_killed_again_and_again_ends_as_if_undisturbed(make_config, monkeypatch, tmp_path, method, family):
     rates = dict.fromkeys(METHODS[method].rates.values(), 0.01)
     fields = {
