@@ -56,11 +56,12 @@ SIZES = {
     "dept_relu": {"prompt_len": 5, "rank": 3},
     "lora": {"rank": 2},
     "prefix": {"prompt_len": 3},
+    "lst": {"side_factor": 4, "side_blocks": "1", "importance_rows": 4},
     "full": {},
     "zero_shot": {},
 }
 
-CANNOT_RUN = {("prefix", "codegen")}
+CANNOT_RUN = {("prefix", "codegen"), ("lst", "llama"), ("lst", "codegen")}
 """(method, family) that are refused in one line."""
 
 

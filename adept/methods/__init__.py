@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adept.base.errors import UserError, nearest
 from adept.methods.in_model import Full, LoRA, ZeroShot
+from adept.methods.ladder import LadderSideTuning
 from adept.methods.method import Method
 from adept.methods.prefix import Prefix
 from adept.methods.prompts import PT, ADePT, DePT
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
         PTWithTable,
         DePTReLU,
         Prefix,
+        LadderSideTuning,
     )
 }
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from adept.base.errors import UserError
 from adept.base.options import Options
 from adept.models.families import MODEL_KINDS, model_kind
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class GradientsOf(Protocol):
+    """Computes gradients of the training loss before the training."""
+
+    def __call__(self, parameters: Sequence[Tensor], *, rows: int | None = None) -> Iterator[list[Tensor]]:
+        """The parameters' gradients of the mean loss of each training batch of one pass, without dropout.
+
+        rows: in a batch; None: --batch_size.
+        """
 
 
 class Method(Options):
@@ -64,6 +74,13 @@ class Method(Options):
         model: every parameter is frozen; the method unfreezes what it trains. Returns what the loop trains.
         """
         raise NotImplementedError
+
+    def before_training(self, model: nn.Module, gradients_of: GradientsOf) -> None:
+        """Changes the parameters at the start by what the training rows say of them, in place.
+
+        Called once, after --init_from has been read and before the first step; not when a run is resumed. It must draw
+        no random numbers, and computing the gradients draws none.
+        """
 
     def learning_rates(self) -> dict[str, float]:
         """{regex over parameter names: peak rate} of the parameter groups that these options give rise to."""

@@ -21,11 +21,12 @@ def described(capsys, *words: str) -> dict[str, dict]:
             "t5-base",
             {
                 "zero_shot": 0, "full": 222_903_552, "lora": 1_769_472, "pt": 76_800, "dept": 76_800, "adept": 76_051,
-                "pt_table": 24_751_104, "dept_relu": 61_440,
+                "pt_table": 24_751_104, "dept_relu": 61_440, "prefix": 552_960, "lst": 3_878_706,
             },
         ),
         ("t5-3b", {"pt": 102_400, "adept": 101_395}),
-        ("llama3-8b", {"lora": 9_437_184}),
+        ("llama3-8b", {"lora": 9_437_184, "prefix": 655_360, "lst": None}),
+        ("codegen-350m", {"prefix": None}),
     ],
 )  # fmt: skip
 def test_parameters_are_counted_on_the_models_true_shape(capsys, model, counts):

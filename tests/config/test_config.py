@@ -204,13 +204,15 @@ OTHER = {
     "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
     "accumulate": "batches", "adamw": "transformers4", "decoding": "transformers4", "invalid_answers": "released",
     "epochs": 3,
+    "hidden": 27, "where": "encoder", "side_factor": 4, "side_blocks": "1,2", "side_init": "random",
+    "importance_rows": 8,
     "wandb_project": "mine", "wandb_group": "mine", "save_every": 9,
 }  # fmt: skip
 
 
 def run_ids(field: str) -> tuple[str, str]:
     """Ids of two runs that differ in one field, with a method and a task that use it."""
-    method = next((name for name in ("adept", "dept", "lora") if field in METHODS[name].own_options()), "adept")
+    method = next((m for m in ("adept", "dept", "lora", *METHODS) if field in METHODS[m].own_options()), "adept")
     other = "mrpc" if field == "select_on" else "rte"
     task = next((task.name for task in ROWS if field in task.options.own_options()), other)
     flags = {"task": task, "method": method, "allow_code_execution": TASKS[task].runs_code}

@@ -20,6 +20,7 @@ from adept.models.loading import load_model, shape_only_model
 from adept.models.prefix_attention import add_prefixes
 from adept.models.t5_attention import MaskedBiasAttention, ShortTargetCrossAttention
 from adept.training.loop import run
+from adept.training.losses import batch_losses
 from adept.training.session import open_session, open_sessions
 from adept.training.stack import Stack
 
@@ -159,7 +160,9 @@ def with_explicit_attention(session):
 
 def is_prefix(module) -> bool:
     """Whether a module is a part of a prefix."""
-    return "prefix_attention" in type(module).__module__ or (type(module) is torch.nn.Linear and module.bias is not None)
+    return "prefix_attention" in type(module).__module__ or (
+        type(module) is torch.nn.Linear and module.bias is not None
+    )
 
 
 @pytest.mark.parametrize("fields", [{"where": "all"}, {"where": "encoder"}, {"hidden": 6}], ids=str)
@@ -230,6 +233,28 @@ def test_bf16_is_fp32_up_to_its_rounding(filled, family, hidden):
         assert {p.dtype for p in session.trainables.values()} == {torch.float32}
         losses[precision] = loss_of(session, rows).item()
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2)
+
+
+def with_gradients(session, rows) -> list[torch.Tensor]:
+    """The loss, and the gradient of each trained parameter."""
+    loss = loss_of(session, rows)
+    return [loss, *torch.autograd.grad(loss, list(session.trainables.values()))]
+
+
+@pytest.mark.parametrize("family", SERVED)
+def test_checkpointed_activations_compute_the_same(filled, family):
+    computed = [with_gradients(*filled(family, hidden=6, checkpoint_activations=chosen)) for chosen in (False, True)]
+    assert all(map(torch.equal, *computed))
+
+
+@pytest.mark.long  # tracing takes half a minute
+@pytest.mark.parametrize("family", SERVED)
+def test_the_step_compiles_into_one_graph(filled, family):
+    torch._dynamo.reset()
+    session, rows = filled(family, hidden=6)
+    plain = with_gradients(session, rows)
+    session.batch_losses = torch.compile(batch_losses, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(with_gradients(session, rows), plain)
 
 
 def test_a_stored_network_answers_as_it_was_trained(make_config):
