@@ -57,6 +57,7 @@ SIZES = {
     "lora": {"rank": 2},
     "prefix": {"prompt_len": 3},
     "lst": {"side_factor": 4, "side_blocks": "1", "importance_rows": 4},
+    "diff_pruning": {},
     "full": {},
     "zero_shot": {},
 }

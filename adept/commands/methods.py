@@ -61,7 +61,7 @@ def count_trainable(method: Method, name: str) -> int | None:
         adapted = method.adapt(model, ShapeOnlyTokenizer())
     except UserError:
         return None
-    return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    return method.count_trained(adapted)
 
 
 class ShapeOnlyTokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adept.base.errors import UserError, nearest
+from adept.methods.diff_pruning import DiffPruning
 from adept.methods.in_model import Full, LoRA, ZeroShot
 from adept.methods.ladder import LadderSideTuning
 from adept.methods.method import Method
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
         DePTReLU,
         Prefix,
         LadderSideTuning,
+        DiffPruning,
     )
 }
 

@@ -82,6 +82,24 @@ class Method(Options):
         no random numbers, and computing the gradients draws none.
         """
 
+    def extra_loss(self, model: nn.Module) -> Tensor | None:
+        """A scalar that is added to the loss of each training batch, whose weights in a step sum to 1; None: nothing.
+
+        Of a method that `stacks` it is not asked for.
+        """
+        return None
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights of the adapter that --init_from names, as the parameters of this method.
+
+        They must then have the parameters' names and shapes. Unchanged where the method does not know them.
+        """
+        return weights
+
+    def count_trained(self, model: nn.Module) -> int:
+        """How many numbers are trained. model: with the method in place, with or without values."""
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
     def learning_rates(self) -> dict[str, float]:
         """{regex over parameter names: peak rate} of the parameter groups that these options give rise to."""
         return {pattern: getattr(self, option) for pattern, option in self.rates.items()}

@@ -59,7 +59,7 @@ class Session:
     @property
     def param_counts(self) -> tuple[int, int]:
         """(trained, total): how many numbers the method trains, and how many the adapted model has."""
-        return sum(p.numel() for p in self.trainables.values()), sum(p.numel() for p in self.model.parameters())
+        return self.method.count_trained(self.model), sum(p.numel() for p in self.model.parameters())
 
     @property
     def prompted_embedding(self) -> PromptedEmbedding | None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adept.base import distributed
 from adept.config.run import METHOD_OPTIONS, RunConfig
 from adept.data.example import IGNORED
 from adept.methods.embedding import PromptedEmbedding
@@ -127,6 +128,9 @@ class Stack:
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         with self.joined_embedding(), first.autocast():
             losses = first.batch_losses(first.model, batch, self.prefix, len(self.sessions))
+            # Outside of what is compiled. Each process adds its share, as of the loss itself.
+            if not first.method.stacks and (extra := first.method.extra_loss(first.model)) is not None:
+                losses = losses + extra / distributed.WORLD
         for hook in self.hooks:
             hook.forget()
         return losses

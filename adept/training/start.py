@@ -30,7 +30,7 @@ def start_parameters(session: Session, examples: Sequence[Example]) -> None:
     if config.init_from is not None:
         folder = find_adapter(config.init_from, config.results_dir)
         require_same_base(folder, config.model, session.base_weights)
-        restore_adapter(session.model, folder)
+        restore_adapter(session.model, folder, session.method.adopt)
     session.method.before_training(session.model, partial(batch_gradients, session, examples))
 
 

@@ -205,7 +205,7 @@ OTHER = {
     "accumulate": "batches", "adamw": "transformers4", "decoding": "transformers4", "invalid_answers": "released",
     "epochs": 3,
     "hidden": 27, "where": "encoder", "side_factor": 4, "side_blocks": "1,2", "side_init": "random",
-    "importance_rows": 8,
+    "importance_rows": 8, "stage": "fixed", "sparsity": 0.01, "penalty": 0, "mask_lr": 0.2,
     "wandb_project": "mine", "wandb_group": "mine", "save_every": 9,
 }  # fmt: skip
 

@@ -27,6 +27,8 @@ from adept.training.step import next_step_input, train_step
 
 GOLDEN = Path(__file__).with_name("golden.json")
 PACKAGES = ("torch", "transformers", "peft")
+DRAWS = ("diff_pruning",)
+"""Methods whose steps depend on random numbers."""
 STEPS = 3
 TOLERANCE = 1e-5
 RATES = {"prompt_lr": 3e-2, "offset_lr": 1e-2, "lr": 1e-2}
@@ -89,7 +91,8 @@ def one_thread():
 
 
 @pytest.mark.parametrize(
-    ("method", "family"), runnable((name for name in METHODS if METHODS[name].rates), ["t5", "llama"])
+    ("method", "family"),
+    runnable((name for name in METHODS if METHODS[name].rates and name not in DRAWS), ["t5", "llama"]),
 )
 def test_three_steps_compute_the_golden_values(make_config, one_thread, request, family, method):
     fields = {
