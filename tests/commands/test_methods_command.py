@@ -22,6 +22,7 @@ def described(capsys, *words: str) -> dict[str, dict]:
             {
                 "zero_shot": 0, "full": 222_903_552, "lora": 1_769_472, "pt": 76_800, "dept": 76_800, "adept": 76_051,
                 "pt_table": 24_751_104, "dept_relu": 61_440, "prefix": 552_960, "lst": 3_878_706,
+                "diff_pruning": 445_807_361,
             },
         ),
         ("t5-3b", {"pt": 102_400, "adept": 101_395}),
