@@ -5,9 +5,12 @@ from __future__ import annotations
 from adept.base.errors import UserError, nearest
 from adept.methods.adapters import Adapter, AdapterDrop
 from adept.methods.biases import BitFit
+from adept.methods.diff_pruning import DiffPruning
 from adept.methods.in_model import Full, ZeroShot
+from adept.methods.ladder import LadderSideTuning
 from adept.methods.method import Method
 from adept.methods.peft_tuners import IA3, DoRA, LNTuning, LoRA, VeRA
+from adept.methods.prefix import Prefix
 from adept.methods.prompt_encoders import DPT, ULPT, PTuning, Residual, XPrompt
 from adept.methods.prompts import PT, ADePT, DePT, PromptAndEmbedding
 from adept.methods.released import DePTReLU, LoRAXAB, LoRAXL, PTWithTable
@@ -38,6 +41,9 @@ METHODS: dict[str, type[Method]] = {
         VeRA,
         IA3,
         LNTuning,
+        Prefix,
+        LadderSideTuning,
+        DiffPruning,
     )
 }
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from adept.base.errors import UserError
 from adept.base.options import Options
@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-GradientsOf = Callable[["Sequence[Tensor]"], "Iterator[list[Tensor]]"]
-"""Called with parameters, it yields for each training batch of one pass the gradients of the batch's mean loss."""
+
+class GradientsOf(Protocol):
+    """Computes gradients of the training loss before the training."""
+
+    def __call__(self, parameters: Sequence[Tensor], *, rows: int | None = None) -> Iterator[list[Tensor]]:
+        """The parameters' gradients of the mean loss of each training batch of one pass, without dropout.
+
+        rows: in a batch; None: --batch_size.
+        """
 
 
 class Method(Options):
@@ -77,9 +84,23 @@ class Method(Options):
     def before_training(self, model: nn.Module, gradients_of: GradientsOf) -> None:
         """Changes the parameters at the start by what the training rows say of them, in place.
 
-        Called once, after --init_from has been read and before the first step; not when a run is resumed. Computing
-        the gradients draws no random numbers: there is no dropout.
+        Called once, after --init_from has been read and before the first step; not when a run is resumed. It must draw
+        no random numbers, and computing the gradients draws none.
         """
+
+    def extra_loss(self, model: nn.Module) -> Tensor | None:
+        """A scalar that is added to the loss of each training batch, whose weights in a step sum to 1; None: nothing.
+
+        Of a method that `stacks` it is not asked for.
+        """
+        return None
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights of the adapter that --init_from names, as the parameters of this method.
+
+        They must then have the parameters' names and shapes. Unchanged where the method does not know them.
+        """
+        return weights
 
     def count_trained(self, model: nn.Module) -> int:
         """How many numbers are trained. model: with the method in place, with or without values."""

@@ -116,7 +116,7 @@ class IA3(Method):
     reference: ClassVar[str] = "Liu et al. 2022; Table 15, (IA)3"
     rates: ClassVar[Mapping[str, str]] = {r".*\.ia3_l\..*": "lr"}
 
-    where: Literal["encoder", "all"] = option(
+    where: Literal["all", "encoder"] = option(
         "all", "the blocks that are changed; 'encoder': 55,296 parameters (Table 15)"
     )
     lr: float = option(3e-3, "peak rate of the vectors (T-Few's code)", ge=0.0)

@@ -22,10 +22,22 @@ from adept.models.dropout import draws_own_masks, dropout
 
 def patch_attention(model: PreTrainedModel) -> None:
     """Gives a T5 this file's attention, in place. Names and parameters stay."""
-    for block in model.get_encoder().block:
-        block.layer[0].SelfAttention.__class__ = MaskedBiasAttention
+    patch_encoder_attention(model.get_encoder())
     for block in model.get_decoder().block:
         block.layer[1].EncDecAttention.__class__ = ShortTargetCrossAttention
+
+
+def patch_encoder_attention(encoder: nn.Module) -> None:
+    """Gives the blocks of an encoder stack MaskedBiasAttention, in place."""
+    for block in encoder.block:
+        block.layer[0].SelfAttention.__class__ = MaskedBiasAttention
+
+
+def restore_attention(module: nn.Module) -> None:
+    """Gives the T5 attentions in a module, where patch_attention() changed them, transformers' own again, in place."""
+    for attention in module.modules():
+        if isinstance(attention, MaskedBiasAttention | ShortTargetCrossAttention):
+            attention.__class__ = T5Attention
 
 
 def apply_mask(scores: Tensor, mask: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,11 +188,15 @@ def is_prompt(name: str) -> bool:
     return name.endswith(".prompt")
 
 
-def restore_adapter(model: nn.Module, folder: Path) -> None:
+Adopt = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""Method.adopt() (adept/methods/method.py)."""
+
+
+def restore_adapter(model: nn.Module, folder: Path, adopt: Adopt | None = None) -> None:
     """Fills the model's trained parameters from an adapter folder. require_same_base() says whether it may.
 
     A model that trains the table of a prompt and nothing else also takes the finished prompt of another method.
-
+    adopt: makes the parameters of this run out of another's.
     Raises UserError when a tensor is left over, missing, of another shape or not finite, naming it.
     """
     trainables = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -204,6 +208,7 @@ def restore_adapter(model: nn.Module, folder: Path) -> None:
     takes_prompt = len(trainables) == 1 and all(map(is_prompt, trainables)) and weights.keys() != trainables.keys()
     if takes_prompt and (prompt := finished_prompt(folder, weights)) is not None:
         weights = dict.fromkeys(trainables, prompt)
+    weights = weights if adopt is None else adopt(weights)
     for name in sorted(trainables.keys() ^ weights.keys()):
         side = "lacks" if name in trainables else "has, but this method and model lack,"
         raise UserError(f"the adapter in {folder} does not fit: it {side} {name}")

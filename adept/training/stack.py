@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adept.base import distributed
 from adept.config.run import METHOD_OPTIONS, RunConfig
 from adept.data.example import IGNORED
 from adept.methods.embedding import PromptedEmbedding
@@ -133,7 +134,11 @@ class Stack:
                 if hook.depends_on_row:
                     hook.is_source = source_tokens(batch, batch["labels"])
             with self.joined_embedding(), first.autocast():
-                return first.batch_losses(first.model, batch, self.prefix, len(self.sessions))
+                losses = first.batch_losses(first.model, batch, self.prefix, len(self.sessions))
+                # Outside of what is compiled. Each process adds its share, as of the loss itself.
+                if not first.method.stacks and (extra := first.method.extra_loss(first.model)) is not None:
+                    losses = losses + extra / distributed.WORLD
+                return losses
         finally:
             for hook in self.hooks:
                 hook.forget()

@@ -204,8 +204,10 @@ OTHER = {
     "eval_every": 999, "eval_rows": 99, "scoring": "likelihood", "select_on": "f1", "data_dir": "elsewhere",
     "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
     "accumulate": "batches", "adamw": "transformers4", "decoding": "transformers4", "invalid_answers": "released",
-    "epochs": 3, "task_prefix": True, "lora_bias": "all", "adapter_blocks": "5-", "train_norms": False, "projection_seed": 1,
-    "where": "encoder", "hidden": 27, "keep_tokens": 0.4, "keep_pieces": 0.4, "pieces": 8, "network_lr": 2e-4,
+    "epochs": 3, "task_prefix": True, "lora_bias": "all", "adapter_blocks": "5-", "train_norms": False,
+    "projection_seed": 1, "where": "encoder", "hidden": 27, "keep_tokens": 0.4, "keep_pieces": 0.4, "pieces": 8,
+    "network_lr": 2e-4, "side_factor": 4, "side_blocks": "1,2", "side_init": "random", "importance_rows": 8,
+    "stage": "fixed", "sparsity": 0.01, "penalty": 0, "mask_lr": 0.2,
     "wandb_project": "mine", "wandb_group": "mine", "save_every": 9,
 }  # fmt: skip
 
