@@ -82,8 +82,8 @@ OF_FAMILY = {
     "codegen": {"few_shot": 9, "grad_accum": 2, "batch_size": 5},
 }
 OF_METHOD = {"adept": {"bottleneck_dropout": 0.1}, "lora": {"lora_dropout": 0.1}}
-LIKE_OTHERS = ("adapterdrop", "bitfit", "dora", "vera", "ia3", "ln_tuning")
-"""Methods with no more state than adapter and lora, which stand for them."""
+LIKE_OTHERS = ("adapter", "adapterdrop", "bitfit", "dora", "vera", "ia3", "ln_tuning")
+"""Methods with no more state than lora, which stands for them."""
 
 
 @pytest.mark.parametrize("family", FAMILIES)
