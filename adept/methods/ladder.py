@@ -33,7 +33,9 @@ class LadderSideTuning(Method):
     side_init: Literal["pruned", "random"] = option(
         "pruned", "side blocks start as 'pruned' blocks of T5, by squared gradients, or 'random' as a new T5's"
     )
-    importance_rows: int = option(1024, "training rows whose squared gradients 'pruned' adds up", ge=1)
+    importance_rows: int = option(
+        1024, "training rows whose squared gradients 'pruned' adds up; all, where there are fewer", ge=1
+    )
     lr: float = option(3e-3, "peak rate of the side network", ge=0.0)
 
     @field_validator("side_blocks")

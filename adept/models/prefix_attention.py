@@ -191,8 +191,9 @@ def add_prefixes(model: PreTrainedModel, length: int, hidden: int, where: Litera
         for call in calls:
             if hidden:
                 kind = call.module in inside_encoder, call.crosses
-                network = networks.setdefault(kind, networks.get(kind) or PrefixNetwork(length, width, hidden))
-                call.module.prefix = NetworkPrefix(network, call.heads, call.key_width, call.value_width)
+                if kind not in networks:
+                    networks[kind] = PrefixNetwork(length, width, hidden)
+                call.module.prefix = NetworkPrefix(networks[kind], call.heads, call.key_width, call.value_width)
             else:
                 call.module.prefix = Prefix(call.heads, length, call.key_width, call.value_width)
 
