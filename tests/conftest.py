@@ -62,6 +62,7 @@ SIZES = {
     "dpt": {"prompt_len": 8, "rank": 3},
     "ulpt": {"prompt_len": 8, "rank": 3},
     "ptuning": {"prompt_len": 8},
+    "spot": {"prompt_len": 8},
     "xprompt": {"prompt_len": 8, "pieces": 4},
     "pt_embedding": {"prompt_len": 9},
     "loraxl": {"prompt_len": 5, "bottleneck": 3},

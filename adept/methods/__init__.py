@@ -12,7 +12,7 @@ from adept.methods.method import Method
 from adept.methods.peft_tuners import IA3, DoRA, LNTuning, LoRA, VeRA
 from adept.methods.prefix import Prefix
 from adept.methods.prompt_encoders import DPT, ULPT, PTuning, Residual, XPrompt
-from adept.methods.prompts import PT, ADePT, DePT, PromptAndEmbedding
+from adept.methods.prompts import PT, ADePT, DePT, PromptAndEmbedding, SPoT
 from adept.methods.released import DePTReLU, LoRAXAB, LoRAXL, PTWithTable
 
 METHODS: dict[str, type[Method]] = {
@@ -24,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
         PT,
         DePT,
         ADePT,
+        SPoT,
         Residual,
         DPT,
         ULPT,

@@ -144,6 +144,14 @@ class PT(InitialPromptMethod):
     reference: ClassVar[str] = "Lester et al. 2021; Section 3.1, Eq. 1"
 
 
+class SPoT(PT):
+    """Prompt tuning that goes on from a prompt trained on another task (--init_from)."""
+
+    name: ClassVar[str] = "spot"
+    reference: ClassVar[str] = "Vu et al. 2022; Tables 3 and 4"
+    needs_start: ClassVar[bool] = True
+
+
 class OffsetMethod(InitialPromptMethod):
     """A prompt method that also adds a trained offset to the embeddings of the source."""
 

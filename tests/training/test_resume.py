@@ -83,7 +83,7 @@ OF_FAMILY = {
 }
 OF_METHOD = {"adept": {"bottleneck_dropout": 0.1}, "lora": {"lora_dropout": 0.1}}
 LIKE_OTHERS = {
-    *("residual", "dpt", "pt_embedding", "loraxl", "loraxab"),
+    *("spot", "residual", "dpt", "pt_embedding", "loraxl", "loraxab"),
     *("adapter", "adapterdrop", "bitfit", "dora", "vera", "ia3", "ln_tuning"),
 }
 """Methods whose state is of the same kinds as that of those that are tried."""
