@@ -44,6 +44,10 @@ class PromptedEmbedding(nn.Module):
         """V, the id of the first prompt row."""
         return len(self.weight)
 
+    def prompt_table(self) -> Tensor | None:
+        """[m, D]: the prompt as the model sees it; None where there is none."""
+        return self.prompt
+
     def parts(self, ids: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """ids [B, T] -> (E [B, T, D], its offset [B, T, D] or None, is_prompt [B, T]).
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from adept.base.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ALIASES = {
@@ -143,6 +144,15 @@ def attention_projections(model: PreTrainedModel) -> list[str]:
         f"LoRA finds no attention projections that it knows in {type(model).__name__}; --method adept, dept, pt and "
         "full need none, or add its module names to ATTENTION_PROJECTIONS in adept/models/families.py"
     )
+
+
+SHARED_TABLE = ("t5", "mt5", "umt5", "longt5")
+"""Encoder-decoders whose sides read one table, `shared`, and whose head may have a file entry of its own."""
+
+
+def position_table(model: PreTrainedModel) -> nn.Embedding | None:
+    """The trained table of a causal model's absolute positions, which begin at 0 (GPT-2); None where there is none."""
+    return getattr(model.base_model, "wpe", None)
 
 
 def forward_flops(config: PretrainedConfig, source: int, target: int, shared: int = 0) -> tuple[float, float]:
