@@ -27,7 +27,7 @@ from adept.training.session import Session
 TEXTS, BATCH = 32, 4
 """Texts whose ids are compared; of these so many give logits and answers."""
 
-TOLERANCE = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
+TOLERANCE = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 1e-1}
 """The largest difference of logits, as a fraction of the largest logit."""
 
 ODD_TEXTS = ("x", " two  blanks ", "line\nbreak", "Zürich 東京 🙂", "1,234.5% (of it)!", "word " * 2000)
@@ -82,7 +82,7 @@ def observe(session: Session, texts: Sequence[str], *, cue: bool) -> Behaviour:
     codec = dataclasses.replace(session.codec, multiple=1)  # batches as wide as a tokenizer's, so that sums round alike
     codec = codec if cue else dataclasses.replace(codec, cue="")
     examples = codec.encode([Example(str(i), text, "", ()) for i, text in enumerate(texts)])
-    choices = torch.tensor([[3, 5, codec.tokenizer.eos_token_id]], device=session.device)
+    choices = torch.tensor([codec.target_ids("yes, or no")], device=session.device)
     logits, answers = [], []
     session.model.eval()
     for batch_examples in batches(session, examples[:BATCH]):

@@ -103,7 +103,7 @@ def lora_of(hook: PromptedEmbedding, layout: IdLayout) -> tuple[Tensor, Tensor]:
     ids = torch.arange(len(hook.weight), device=hook.weight.device).split(4096)
     embeds = torch.cat([hook.base(some).float() for some in ids])  # [V, D]
     if layout.rows > len(embeds):
-        mean = embeds.mean(0, keepdim=True)
+        mean = embeds.mean(0, keepdim=True).to(hook.weight.dtype).float()  # as the resized table has it
         embeds = torch.cat([embeds, mean.expand(layout.rows - len(embeds), -1)])
     parts_a, parts_b = [], []
     if (offset := hook.offset) is not None and hook.use_offset:
