@@ -146,7 +146,7 @@ def attention_projections(model: PreTrainedModel) -> list[str]:
     )
 
 
-SHARED_TABLE = ("t5", "mt5", "umt5", "longt5")
+SHARED_TABLE = ("t5", "mt5", "longt5")
 """Encoder-decoders whose sides read one table, `shared`, and whose head may have a file entry of its own."""
 
 

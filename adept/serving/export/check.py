@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adept.base.errors import UserError
+from adept.base.errors import UserError, first_line
 from adept.data.dataset import render_rows
 from adept.data.example import Example
 from adept.data.sources import find_source, load_rows
@@ -167,6 +167,14 @@ def differs(how: str) -> UserError:
         f"nothing is exported, because the folder would not do what the run does: {how}; "
         "--dtype float32 rounds least, and adept.load() needs no export"
     )
+
+
+def readable(load: Callable, *arguments, **keywords) -> Any:
+    """What load() returns of a folder. Raises UserError where a library cannot read it."""
+    try:
+        return load(*arguments, **keywords)
+    except Exception as error:  # what the libraries raise has no base of its own
+        raise differs(f"it cannot be read ({first_line(error)})") from error
 
 
 def loaded_dtype(session: Session) -> torch.dtype:

@@ -20,7 +20,7 @@ from adept.methods.offsets import TokenOffset
 from adept.models.families import input_embedding_owner
 from adept.models.loading import locate
 from adept.models.plain import embedding_scale, name_of
-from adept.serving.export.check import Behaviour, check_model, check_tokenizer, loaded_dtype, read_tokenizer
+from adept.serving.export.check import Behaviour, check_model, check_tokenizer, loaded_dtype, read_tokenizer, readable
 from adept.serving.export.plain import generation_config, prompt_rows
 from adept.serving.export.tokenizer import IdLayout, drop_chat_template, write_tokenizer
 from adept.training.session import Session
@@ -218,9 +218,9 @@ def check_adapter(
 
     Raises UserError where it does something else than the session did.
     """
-    tokenizer = read_tokenizer(folder)
+    tokenizer = readable(read_tokenizer, folder)
     if not (chats := check_tokenizer(tokenizer, expected, layout)):
         drop_chat_template(folder)
-    model = load_adapter(session, folder, layout)
+    model = readable(load_adapter, session, folder, layout)
     found = check_model(session, model, tokenizer, expected, virtual_prompt=virtual)
     return found, chats and bool(tokenizer.chat_template)

@@ -21,6 +21,7 @@ from adept.serving.export.check import (
     check_tokenizer,
     loaded_dtype,
     read_tokenizer,
+    readable,
 )
 from adept.serving.export.tokenizer import IdLayout, drop_chat_template, write_tokenizer
 from adept.training.evaluation import max_new_tokens
@@ -112,9 +113,10 @@ def check_plain(session: Session, folder: Path, expected: Behaviour, layout: IdL
     """
     import transformers
 
-    tokenizer = read_tokenizer(folder)
+    tokenizer = readable(read_tokenizer, folder)
     if not (chats := check_tokenizer(tokenizer, expected, layout)):
         drop_chat_template(folder)
-    kind = transformers.AutoModelForCausalLM if tokenizer.padding_side == "left" else transformers.AutoModelForSeq2SeqLM
-    model = kind.from_pretrained(folder, dtype=loaded_dtype(session)).eval().to(session.device)
+    causal = session.capabilities.continues_source
+    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForSeq2SeqLM
+    model = readable(kind.from_pretrained, folder, dtype=loaded_dtype(session)).eval().to(session.device)
     return check_model(session, model, tokenizer, expected), chats and bool(tokenizer.chat_template)
