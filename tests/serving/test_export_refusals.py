@@ -84,7 +84,6 @@ def spoil(monkeypatch, change):
     ("model", "change", "line"),
     [
         ("tiny-t5", {"tokenizer_class": "T5Tokenizer"}, "it cannot be read|its tokenizer gives"),
-        ("tiny-llama", {"tokenizer_class": "LlamaTokenizer"}, "it cannot be read|its tokenizer gives"),
         ("tiny-llama", {"padding_side": "right"}, "its logits differ|it answers"),
         ("tiny-llama", {"model_max_length": 10**6}, "its tokenizer gives"),
         ("tiny-llama", {"truncation_side": "left"}, "its tokenizer gives"),
