@@ -77,6 +77,10 @@ class PositionOffset(nn.Module):
         low_rank = F.embedding(row, self.a)  # [B, T, r]
         return (low_rank @ self.b) * (self.scale * carries[..., None])
 
+    def rows(self) -> Tensor:
+        """[s, D]: the offset of each index after the prompt."""
+        return self.scale * (self.a.roll(-self.shift, 0) @ self.b)
+
     def forget(self) -> None:
         """No decode step follows the last forward."""
         self._next_position = None

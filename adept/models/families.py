@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from adept.base.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ALIASES = {
@@ -238,6 +239,15 @@ def norm_names(model: PreTrainedModel) -> list[str]:
     if not norms:
         raise UserError(f"{type(model).__name__} has no normalisation layers with weights to train")
     return norms
+
+
+SHARED_TABLE = ("t5", "mt5", "longt5")
+"""Encoder-decoders whose sides read one table, `shared`, and whose head may have a file entry of its own."""
+
+
+def position_table(model: PreTrainedModel) -> nn.Embedding | None:
+    """The trained table of a causal model's absolute positions, which begin at 0 (GPT-2); None where there is none."""
+    return getattr(model.base_model, "wpe", None)
 
 
 def forward_flops(config: PretrainedConfig, source: int, target: int, shared: int = 0) -> tuple[float, float]:

@@ -57,5 +57,9 @@ def generate_ids(
     chosen = GenerationConfig(
         do_sample=sampling is not None, num_beams=1, max_new_tokens=max_new_tokens, **(sampling or {})
     )
-    output = model.generate(**batch, generation_config=chosen, synced_gpus=synced_gpus)
+    return answer_ids(model, batch, model.generate(**batch, generation_config=chosen, synced_gpus=synced_gpus))
+
+
+def answer_ids(model: PreTrainedModel, batch: dict[str, Tensor], output: Tensor) -> Tensor:
+    """[B, L]: what generate() has added to its input: without a causal model's source, or the decoder's start token."""
     return output[:, 1:] if model.config.is_encoder_decoder else output[:, batch["input_ids"].shape[1] :]

@@ -115,3 +115,14 @@ def uncached_logits(model: nn.Module, batch: dict[str, Tensor], answers: Tensor,
     if getattr(embedding, "depends_on_row", False):
         embedding.is_source = torch.cat([mask, torch.zeros_like(answers)], dim=1)
     return model(**whole, use_cache=False).logits[:, -1 - answers.shape[1] : -1]
+
+
+def virtual_prompt_logits(model: nn.Module, batch: dict[str, Tensor], answers: Tensor) -> Tensor:
+    """[B, L, V]: the logits of answers [B, L] after the sources of a PEFT model that adds a prompt in its own forward.
+
+    batch: {"input_ids", "attention_mask"} [B, T], of a causal model without padding.
+    """
+    if model.config.is_encoder_decoder:
+        return training_logits(model, batch, answers, prefix=0, runs=1)
+    ids = torch.cat([batch["input_ids"], answers], dim=1)
+    return model(input_ids=ids, use_cache=False).logits[:, -1 - answers.shape[1] : -1]

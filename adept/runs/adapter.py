@@ -16,17 +16,11 @@ from torch import Tensor, nn
 from adept.base.atomic_files import write_atomically
 from adept.base.errors import UserError, first_line
 from adept.config.run import RunConfig
+from adept.runs.peft_files import PEFT_WEIGHTS, our_names, require_same_scales, say_other_base
 
 WEIGHTS, DESCRIPTION, TASK_FILE = "adapter.safetensors", "adapter.json", "task.yaml"
 PROMPT = "prompt.safetensors"
 """Beside the weights of a run whose prompt is made of other parameters: {"prompt": [m, D]}, what they come to."""
-
-DEPT_NAMES = {
-    "prompt_embeddings": "prompt",
-    "prompt_encoder.lora_embedding_A": "offset.a",
-    "prompt_encoder.lora_embedding_B": "offset.b",
-}
-"""Tensor names in the adapters that DePT's authors released -> our names, below the input embedding."""
 
 
 def snapshot(trainables: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -99,7 +93,8 @@ def require_same_base(folder: Path, model: str, base_weights: str | None) -> Non
 
     An adapter that does not tell its base's digest is taken to fit.
     """
-    if not (folder / DESCRIPTION).is_file():  # as DePT's authors released them
+    if not (folder / DESCRIPTION).is_file():  # of PEFT, or as DePT's authors released them
+        say_other_base(folder, model)
         return
     trained_on = description_in(folder)
     if None not in (trained_on.base_weights, base_weights) and trained_on.base_weights != base_weights:
@@ -129,7 +124,7 @@ def find_adapter(name: str, results_dir: str) -> Path:
     if Path(name).name == name:  # a run id, not a path, which could lead out of results_dir
         candidates.append(Path(results_dir) / "runs" / name)
     for folder in candidates:
-        if os.path.isfile(folder / WEIGHTS) or os.path.isfile(folder / "adapter_model.bin"):
+        if weights_file(folder) is not None:
             return folder
     for folder in candidates:
         if os.path.isfile(folder / "checkpoint.safetensors"):
@@ -140,15 +135,22 @@ def find_adapter(name: str, results_dir: str) -> Path:
     raise UserError(f"no adapter '{name}': looked for {WEIGHTS} in {' and '.join(map(str, candidates))}")
 
 
+def weights_file(folder: Path) -> Path | None:
+    """The file of an adapter's tensors: ours, PEFT's, or DePT's authors'; None where none is there."""
+    files = (folder / name for name in (WEIGHTS, PEFT_WEIGHTS, "adapter_model.bin"))
+    return next((path for path in files if os.path.isfile(path)), None)
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Tensors by name, from our adapter.safetensors or from an adapter_model.bin as DePT's authors released them.
+    """Tensors by name, as the adapter's file has them.
 
     No code is unpickled. Raises UserError for a damaged or foreign file.
     """
     try:
-        if (folder / WEIGHTS).is_file():
-            return safetensors.torch.load_file(folder / WEIGHTS)
-        weights = torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
+        path = weights_file(folder)
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make torch.load raise nearly anything
         raise UserError(f"{folder} holds no readable adapter: {first_line(error, 120)}") from error
     named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
@@ -200,11 +202,8 @@ def restore_adapter(model: nn.Module, folder: Path, adopt: Adopt | None = None) 
     Raises UserError when a tensor is left over, missing, of another shape or not finite, naming it.
     """
     trainables = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    weights = {}
-    for name, tensor in read_weights(folder).items():
-        if name in DEPT_NAMES:
-            name = next((ours for ours in trainables if ours.endswith("." + DEPT_NAMES[name])), name)
-        weights[name] = tensor
+    require_same_scales(model, folder)
+    weights = our_names(read_weights(folder), trainables)
     takes_prompt = len(trainables) == 1 and all(map(is_prompt, trainables)) and weights.keys() != trainables.keys()
     if takes_prompt and (prompt := finished_prompt(folder, weights)) is not None:
         weights = dict.fromkeys(trainables, prompt)

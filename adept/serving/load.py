@@ -21,6 +21,8 @@ from adept.runs.adapter import (
     require_same_seed,
     restore_adapter,
 )
+from adept.runs.peft_files import read_peft
+from adept.serving.peft_folders import foreign_config, open_foreign
 from adept.tasks.rows import Row
 from adept.training.evaluation import label_log_probabilities, predict, rows_at_once
 from adept.training.session import Session, open_session
@@ -97,14 +99,20 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> TrainedSess
     """A trained run, ready to predict: `name` is a run id under results_dir or an adapter folder.
 
     overrides: options to change, such as device="cuda". The adapter of a task of the user's own carries its task file.
+    A folder of PEFT's (prompt tuning, LoRA) and one that DePT's authors released do not say their task: task="rte".
     Raises UserError when it cannot be read or does not fit.
     """
     folder = find_adapter(name, results_dir)
-    config = read_config(folder).replace(**overrides)
-    session = open_session(config)
-    require_same_base(folder, config.model, session.base_weights)
-    restore_adapter(session.model, folder)
-    require_same_seed(folder, config)
+    described = None if (folder / DESCRIPTION).is_file() else read_peft(folder)
+    config = read_config(folder).replace(**overrides) if described is None else foreign_config(folder, overrides)
+    if described is not None and described.peft_type == "LORA":
+        session = open_foreign(folder, config)
+        require_same_base(folder, config.model, session.base_weights)
+    else:
+        session = open_session(config)
+        require_same_base(folder, config.model, session.base_weights)
+        restore_adapter(session.model, folder)
+        require_same_seed(folder, config)
     session.model.eval()
     return TrainedSession(**{field.name: getattr(session, field.name) for field in dataclasses.fields(session)})
 
