@@ -212,7 +212,14 @@ class Codec:
 
         The padding lies on the side away from the answer.
         """
-        rows = [(*self.prompt_ids, *e.source_ids) for e in examples]
+        return self.pad_sources([self.source_row(example) for example in examples])
+
+    def source_row(self, example: Example) -> tuple[int, ...]:
+        """Prompt and source of an encoded example."""
+        return (*self.prompt_ids, *example.source_ids)
+
+    def pad_sources(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """source_batch() of rows that source_row() made, also of codecs with other prompts."""
         return self.masked(rows, "right" if self.encoder_decoder else "left")
 
     def masked(self, rows: Sequence[Sequence[int]], side: str) -> dict[str, Tensor]:

@@ -211,7 +211,6 @@ def apply_method(config: RunConfig, model: nn.Module, tokenizer, capabilities: C
     Raises UserError where task and model do not fit.
     """
     task = task_of(config)
-    require_code_permission(config, task)
     if task.cue is None and not capabilities.continues_source:
         raise UserError(
             f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m"
