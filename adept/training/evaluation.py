@@ -247,6 +247,19 @@ def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
     return [session.task.labels[i] for i in best.tolist()]
 
 
+@torch.no_grad()
+def label_scores(session: Session, examples: Sequence[Example]) -> list[list[float]]:
+    """The log-probability of each label, of each example."""
+
+    def score_rows(rows: Sequence[int]) -> list[list[float]]:
+        return label_log_probabilities(session, source_batch(session, [examples[i] for i in rows])).tolist()
+
+    lengths = [len(session.codec.source_row(example)) for example in examples]
+    keys, labels = [example.source_ids for example in examples], len(session.task.labels)
+    with evaluating(session):
+        return in_batches(session, score_rows, keys, lengths, answers=labels)
+
+
 def label_log_probabilities(session: Session, batch: dict[str, Tensor]) -> Tensor:
     """[B, C]: the log-probability of each label's tokens, EOS included, after each row's source.
 
