@@ -4,14 +4,11 @@ import io
 import json
 import os
 import pty
-import subprocess
 import sys
-import threading
 
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import ROOT
 from explicit_formulas import filled_session
 
 from adept.commands import predict as command
@@ -219,18 +216,16 @@ def test_an_output_of_something_else_is_left_alone(ask, world, save_run):
 # The prompt -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_terminal_is_a_prompt(world):
-    """In a process of its own, typed at through a pseudo-terminal."""
+def test_a_terminal_is_a_prompt(world, capsys, monkeypatch):
+    """Typed at through a pseudo-terminal."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "adept", "predict", "trained", "--device", "cpu"], stdin=theirs, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=world,
-    )  # fmt: skip
-    os.close(theirs)
-    threading.Timer(60, process.kill).start()
     os.write(ours, f"sentence1: A sentence2: B\n{json.dumps(ROWS[0])}\n\x04".encode())
-    out, err = process.communicate()
-    assert process.returncode == 0 and err.count("> ") == 3
+    with open(theirs, encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        assert main(["predict", "trained", "--device", "cpu"]) == 0
+    os.close(ours)
+    out, err = capsys.readouterr()
+    assert err.count("> ") == 3
     assert out.splitlines() == load("trained").answer(["sentence1: A sentence2: B", ROWS[0]])
 
 
