@@ -150,8 +150,12 @@ class Bank:
             session, numbers = self._sessions[name], [i for i, (run, _) in enumerate(requests) if run == name]
             examples = [Example(str(i), session.render(i, requests[i][1]), "", ()) for i in numbers]
             for i, example in zip(numbers, session.codec.encode(examples), strict=True):
-                rows[i] = BankRow(self.numbers[name], session, example)
+                rows[i] = self.row(name, example)
         return [rows[i] for i in range(len(requests))]
+
+    def row(self, name: str, example: Example) -> BankRow:
+        """An encoded source as a request to the run."""
+        return BankRow(self.numbers[name], self._sessions[name], example)
 
     def generate(self, rows: Sequence[BankRow], beams: int = 1) -> list[str]:
         """The generated answer of each row. Rows whose runs generate equally many tokens share batches."""
