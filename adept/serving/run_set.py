@@ -15,6 +15,7 @@ from adept.runs.adapter import DESCRIPTION, WEIGHTS, find_adapter
 from adept.serving.bank import Bank, Request, differing_options, why_not_banked
 from adept.serving.load import Answer, TrainedSession, load, read_config
 from adept.tasks.task import Task
+from adept.training.memory import loading_remedies, report_out_of_memory
 
 
 class RunSet:
@@ -76,12 +77,13 @@ class RunSet:
     def load(self) -> None:
         """Loads the runs: those that can share a batch into banks, the others each by itself."""
         for group in self.groups():
-            if len(group) == 1:
-                self.session_of[group[0]] = load(group[0], results_dir=self.results_dir, **self.overrides)
-            else:
-                bank = Bank(group, results_dir=self.results_dir, **self.overrides)
-                self.bank_of.update(dict.fromkeys(group, bank))
-                print_status(f"{len(group)} runs answer in one batch")
+            with report_out_of_memory(loading_remedies(self.configs[group[0]])):
+                if len(group) == 1:
+                    self.session_of[group[0]] = load(group[0], results_dir=self.results_dir, **self.overrides)
+                else:
+                    bank = Bank(group, results_dir=self.results_dir, **self.overrides)
+                    self.bank_of.update(dict.fromkeys(group, bank))
+                    print_status(f"{len(group)} runs answer in one batch")
         for name in self.session_of if len(self.names) > 1 else ():
             reason = why_not_banked(self.configs[name]) or "no other run has its model, precision and kind of method"
             print_status(f"{name} answers by itself: {reason}")
@@ -103,7 +105,14 @@ class RunSet:
         return not any(map(why_not_banked, (one, other))) and not differing_options(one, other)
 
     def answers(self, requests: Sequence[Request]) -> list[Answer]:
-        """The answer to each (run, source text), after load()."""
+        """The answer to each (run, source text), after load(). Raises UserError where the memory is too small."""
+        size = max(config.eval_batch_size for config in self.configs.values())
+        smaller = f"--eval_batch_size {size // 2} (now {size})" if size > 1 else "a smaller --model or --precision bf16"
+        with report_out_of_memory(f"while answering: {smaller} needs less, and the same command goes on"):
+            return self.answers_of_all(requests)
+
+    def answers_of_all(self, requests: Sequence[Request]) -> list[Answer]:
+        """The bank's answers and those of the sessions, in the order of the requests."""
         found: dict[int, Answer] = {}
         for bank in dict.fromkeys(self.bank_of.values()):
             numbers = [i for i, (name, _) in enumerate(requests) if self.bank_of.get(name) is bank]

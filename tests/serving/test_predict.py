@@ -290,6 +290,12 @@ def test_mistakes_cost_one_line(ask, words, line):
     assert (code, rows, err.count("\n")) == (2, [], 1) and line in err, err
 
 
+def test_too_little_memory_is_one_line_with_its_remedy(ask, monkeypatch):
+    monkeypatch.setattr(RunSet, "answers_of_all", lambda *_: bytearray(1 << 62))
+    code, _, err = ask("trained", "--input", "rows.jsonl", "--output", "out.jsonl", "--eval_batch_size", 8)
+    assert code == 2 and "out of memory while answering: --eval_batch_size 4 (now 8) needs less" in err
+
+
 def test_several_runs_need_to_be_told_apart(ask, save_run, world):
     save_run("pt", "t5", "pt")
     for row, line in (
