@@ -22,7 +22,7 @@ from adept.models.families import input_embedding_owner
 from adept.models.generation import neutral_generation_config
 from adept.models.loading import load_model, weights_digest
 from adept.runs.adapter import find_adapter
-from adept.serving.load import Answer, TrainedSession, answering, read_config, restored
+from adept.serving.load import Answer, TrainedSession, answering, config_with, restored
 from adept.serving.rendering import Source
 from adept.training.evaluation import (
     evaluating,
@@ -66,7 +66,7 @@ class Bank:
         draws samples, and for runs of different base models or precisions.
         """
         folders = {name: find_adapter(name, results_dir) for name in names}
-        configs = {name: read_config(folder).replace(**overrides) for name, folder in folders.items()}
+        configs = {name: config_with(folder, overrides) for name, folder in folders.items()}
         require_bankable(configs)
         first = next(iter(configs.values()))
         pick_device(first.device)  # before gigabytes are read

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
 
@@ -120,8 +120,12 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> TrainedSess
     Raises UserError when it cannot be read or does not fit.
     """
     folder = find_adapter(name, results_dir)
-    config = read_config(folder).replace(**overrides)
-    return restored(open_session(config), folder)
+    return restored(open_session(config_with(folder, overrides)), folder)
+
+
+def config_with(folder: Path, overrides: Mapping[str, Any]) -> RunConfig:
+    """The configuration of an adapter folder with some options changed. Raises UserError as read_config() does."""
+    return read_config(folder).replace(**overrides)
 
 
 def restored(session: Session, folder: Path) -> TrainedSession:

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from adept.base.console import print_status
-from adept.base.digests import file_digest
+from adept.base.digests import folder_digest
 from adept.base.errors import UserError, nearest
 from adept.config.combinations import check_combination
 from adept.config.run import RunConfig, task_of
-from adept.runs.adapter import DESCRIPTION, WEIGHTS, find_adapter
+from adept.runs.adapter import TASK_FILE, find_adapter
 from adept.serving.bank import Bank, Request, differing_options, why_not_banked
-from adept.serving.load import Answer, TrainedSession, load, read_config
+from adept.serving.load import Answer, TrainedSession, config_with, load
 from adept.tasks.task import Task
 from adept.training.memory import loading_remedies, report_out_of_memory
+
+ADAPTER_FILES = ("adapter*", TASK_FILE)
+"""Patterns of the files that decide what a run answers."""
 
 
 class RunSet:
@@ -40,7 +43,7 @@ class RunSet:
         self.names, self.results_dir, self.overrides = tuple(names), results_dir, overrides
         self.beams, self.with_probabilities = beams, probabilities
         self.folders = {name: find_adapter(name, results_dir) for name in names}
-        self.configs = {name: read_config(folder).replace(**overrides) for name, folder in self.folders.items()}
+        self.configs = {name: config_with(folder, overrides) for name, folder in self.folders.items()}
         self.tasks: dict[str, Task] = {name: task_of(config) for name, config in self.configs.items()}
         for name in names:
             self.check(name)
@@ -69,10 +72,7 @@ class RunSet:
 
     def identity(self) -> dict[str, str]:
         """{run: digest of its adapter and its configuration}: which runs these are, wherever they lie."""
-        return {
-            Path(name).name: ":".join(file_digest(folder / file) for file in (WEIGHTS, DESCRIPTION))
-            for name, folder in self.folders.items()
-        }
+        return {Path(name).name: folder_digest(folder, ADAPTER_FILES) for name, folder in self.folders.items()}
 
     def load(self) -> None:
         """Loads the runs: those that can share a batch into banks, the others each by itself."""
