@@ -71,14 +71,15 @@ def main(arguments: list[str]) -> int:
     from adept.serving.questions import STDIN, InputRows
     from adept.serving.run_set import RunSet
 
-    if options.raw and len(options.runs) > 1 and (options.input is not None or not sys.stdin.isatty()):
+    at_prompt = options.input is None and sys.stdin is not None and sys.stdin.isatty()
+    if options.raw and len(options.runs) > 1 and not at_prompt:
         raise UserError("--raw lines cannot choose among several runs: name one, or give rows with a column that does")
     runs = RunSet(
         options.runs, results_dir=options.results_dir, beams=options.beams, probabilities=options.probabilities,
         **overrides,
     )  # fmt: skip
     try:
-        if options.input is None and sys.stdin.isatty():
+        if at_prompt:
             if options.output is not None:
                 raise UserError("--output needs --input: what is typed at a prompt is answered there")
             return prompt_loop(runs)

@@ -33,14 +33,14 @@ def push(
     `export` wrote. repository: OWNER/NAME, made as a private one where it is not there. config, record: of the run
     (adept/serving/card.py). license: an id such as "apache-2.0".
 
-    Raises UserError for a model folder without a license, a repository that is public against the wish, and what the
-    hub refuses.
+    Raises UserError for weights of the base model without a license, a repository that is public against the wish, and
+    what the hub refuses.
     """
     folder = Path(folder)
     form = folder_form(folder)
     if not REPOSITORY.fullmatch(repository):
         raise UserError(f"'{repository}' is no repository; name it OWNER/NAME")
-    if form == "plain" and license is None:
+    if (form == "plain" or config.method_options.trains_model) and license is None:
         raise UserError(
             f"{folder} holds the base model's weights, which may be passed on under their own license: --license ID "
             "names it, such as apache-2.0"

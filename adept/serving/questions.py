@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from adept.base.errors import UserError, first_line
 from adept.data.sources import jsonl_rows, numbered_rows, text_lines
@@ -32,10 +32,9 @@ FILE_KINDS = (".jsonl", ".json", ".ndjson", ".csv", ".parquet")
 class InputRows:
     """The rows of a file or of standard input: each time it is iterated over, (where the row stands, the row)."""
 
-    def __init__(self, name: str, *, raw: bool = False, stdin: BinaryIO | None = None):
+    def __init__(self, name: str, *, raw: bool = False):
         """raw: each line is a source. Raises UserError for a file of an unknown kind."""
         self.name, self.raw = name, raw
-        self.stdin = stdin or sys.stdin.buffer
         if name != STDIN and not raw and Path(name).suffix not in FILE_KINDS:
             raise UserError(
                 f"--input {name}: rows come from {', '.join(FILE_KINDS)}; --raw takes each line of a text as a source"
@@ -49,7 +48,7 @@ class InputRows:
     def __iter__(self) -> Iterator[tuple[str, Row]]:
         """Raises UserError naming file and line for what cannot be read."""
         if self.name == STDIN:
-            yield from self.lines(self.stdin, "standard input")
+            yield from self.lines(sys.stdin.buffer if sys.stdin else (), "standard input")
         elif self.raw:
             try:
                 with open(self.name, "rb") as file:

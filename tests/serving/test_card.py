@@ -11,6 +11,7 @@ from loopback_hub import NEW, Hub, Repository
 
 from adept.base.errors import UserError
 from adept.commands.main import main
+from adept.config.layers import resolve
 from adept.runs.record import read_record
 from adept.serving.card import model_card, write_card
 from adept.serving.hub import push
@@ -165,6 +166,8 @@ def test_an_exported_folder_goes_up_whole_and_a_model_needs_a_license(run, hub, 
         (folder / name).write_text("{}")
     with pytest.raises(UserError, match=r"holds the base model's weights.*--license ID names it"):
         push(folder, "me/model", config, record)
+    with pytest.raises(UserError, match="--license ID names it"):  # an adapter that is the whole model
+        push(run[0], "me/model", resolve({"task": "rte", "method": "full"}), record)
     assert hub.requests == []
     push(folder, "me/model", config, record, public=True, license="apache-2.0")
     assert not hub.repositories["me/model"].private
