@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import shlex
@@ -197,6 +198,8 @@ def test_every_command_of_the_documents_is_understood(document, line, monkeypatc
             check_report(words)
         case ["python", "-m", "adept", "bench", *words]:
             parse_bench(words)
+        case ["python", "-m", "adept", "predict" | "push" as name, *words]:
+            importlib.import_module(f"adept.commands.{name}").make_parser().parse_args(words)
         case ["python", "-m", "adept", name, *_]:
             assert name in COMMANDS
         case ["bash", script, *words]:

@@ -6,8 +6,16 @@ them; memory.py counts the memory of a training step without running it; report.
 projection.
 """
 
+from adept.bench.adapters import measure_adapters
 from adept.bench.measure import measure_inference, measure_model
 from adept.bench.memory import count_models_memory
 from adept.bench.report import performance_markdown, save_performance
 
-__all__ = ["count_models_memory", "measure_inference", "measure_model", "performance_markdown", "save_performance"]
+__all__ = [
+    "count_models_memory",
+    "measure_adapters",
+    "measure_inference",
+    "measure_model",
+    "performance_markdown",
+    "save_performance",
+]

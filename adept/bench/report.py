@@ -56,6 +56,7 @@ def merge_results(old: dict, new: dict) -> dict:
         "machine": new["machine"],
         "rows": merge_rows("rows", ("model", "profile", "style")),
         "inference": merge_rows("inference", ("model", "profile", "contestant")),
+        "adapters": merge_rows("adapters", ("model", "adapters", "new_tokens")),
         "memory": merge_rows("memory", ("model", "task", "precision", "checkpointed")),
     }
 
@@ -109,6 +110,7 @@ def performance_markdown(result: dict) -> str:
         *step_table([row for row in rows if "step" in row]),
         *evaluation_table([row for row in rows if "eval" in row]),
         *inference_table(result["inference"]),
+        *adapters_table(result.get("adapters", [])),
         *projection_table(project_grids(rows)),
     ]
     if result["memory"]:
@@ -161,6 +163,20 @@ def inference_table(rows: list[dict]) -> list[str]:
         ratio = speedup_text(row["times_first"], "{:.2f}")
         cells.append([row["model"], row["profile"], row["contestant"], f"{row['rows_per_second']:.3g}", ratio, fold])
     return markdown_table(["model", "lengths", "method", "rows/s", "times PT 200", "fold"], cells)
+
+
+def adapters_table(rows: list[dict]) -> list[str]:
+    """The table of many adapters on one model."""
+    head = ["model", "adapters", "requests", "new tokens", "one after another s", "one batch s", "times faster"]
+    cells = [
+        [
+            row["model"], row["adapters"], row["requests"], row["new_tokens"], f"{row['sequential_seconds']:.3g}",
+            f"{row['together_seconds']:.3g}", speedup_text(row["times_sequential"], "**{:.2f}**"),
+            f"{row['adapter_bytes'] / 1e6:.2f}", f"{row['model_bytes'] / 1e6:,.0f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return markdown_table([*head, "an adapter MB", "the model MB"], cells)
 
 
 def projection_table(entries: list[dict]) -> list[str]:

@@ -2,6 +2,7 @@
 
 python -m adept bench                                                  T5-small's shape and SmolLM2-135M on the CPU
 python -m adept bench --device cuda --models t5-base t5-3b --style released ours bf16 compiled --out results/performance
+python -m adept bench --only adapters                                  times 16 adapters in one batch and one by one
 python -m adept bench --only memory                                    counts what a step of the paper's models needs
 
 Models have their true shape and random weights. Sources have the lengths of the tasks' real rows under T5's tokenizer.
@@ -15,7 +16,14 @@ import argparse
 
 from adept.base.console import print_result, print_status
 from adept.base.errors import UserError, nearest
-from adept.bench import count_models_memory, measure_inference, measure_model, performance_markdown, save_performance
+from adept.bench import (
+    count_models_memory,
+    measure_adapters,
+    measure_inference,
+    measure_model,
+    performance_markdown,
+    save_performance,
+)
 from adept.bench.memory import COUNTED_MODELS
 from adept.bench.profiles import PROFILES, STYLES
 from adept.bench.report import describe_machine
@@ -24,7 +32,7 @@ from adept.models.families import BUNDLED, SHAPES
 from adept.training.session import pick_device
 
 MODELS = [*SHAPES, BUNDLED]
-PARTS = ("step", "eval", "cycle", "inference", "memory")
+PARTS = ("step", "eval", "cycle", "inference", "adapters", "memory")
 
 
 def make_parser() -> OneLineParser:
@@ -81,7 +89,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def measure(options: argparse.Namespace) -> dict:
     """Measures what the options name, reports progress on stderr, and saves after each model if there is an --out."""
     device, parts = pick_device(options.device), set(options.only)
-    result: dict = {"machine": describe_machine(device), "rows": [], "inference": [], "memory": []}
+    result: dict = {"machine": describe_machine(device), "rows": [], "inference": [], "adapters": [], "memory": []}
     for name, task in COUNTED_MODELS if "memory" in parts else []:
         result["memory"] += count_models_memory(name, task)
         print_status(f"counted {name}, {task}")
@@ -92,6 +100,9 @@ def measure(options: argparse.Namespace) -> dict:
             print_status(f"measured {name}, {profile}")
         if "inference" in parts and name != BUNDLED:
             result["inference"] += measure_inference(name, "sst2", options.repeats, device)
+        if "adapters" in parts:
+            result["adapters"] += measure_adapters(name, options.repeats, device)
+            print_status(f"measured adapters on {name}")
         if options.out:
             save_performance(options.out, device.type, result)
     return result

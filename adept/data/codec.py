@@ -213,8 +213,18 @@ class Codec:
         return {**self.masked(rows, "right"), "labels": aligned, "shift_labels": aligned, "logits_to_keep": wanted}
 
     def source_batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """{"input_ids", "attention_mask" [B, T]} for prediction: prompt and source."""
-        rows = [(*self.prompt_ids, *e.source_ids) for e in examples]
+        """{"input_ids", "attention_mask" [B, T]} for prediction: prompt and source.
+
+        The padding lies on the side away from the answer.
+        """
+        return self.pad_sources([self.source_row(example) for example in examples])
+
+    def source_row(self, example: Example) -> tuple[int, ...]:
+        """Prompt and source of an encoded example."""
+        return (*self.prompt_ids, *example.source_ids)
+
+    def pad_sources(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """source_batch() of rows that source_row() made, also of codecs with other prompts."""
         return self.masked(rows, self.padding_side)
 
     def masked(self, rows: Sequence[Sequence[int]], side: str) -> dict[str, Tensor]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import itertools
 import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,45 +131,66 @@ def load_hub_rows(name: str, subset: str | None, split: str, revision: str | Non
 
 def read_rows(path: Path) -> list[Row]:
     """All rows of a .parquet, .jsonl or .csv file. Raises UserError naming file and line when it cannot be read."""
+    return [row for _, row in numbered_rows(path)]
+
+
+def numbered_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Yields (where it stands: "FILE, line 3", the row) of a .parquet, .jsonl or .csv file.
+
+    Raises UserError naming file and line when it cannot be read.
+    """
     try:
         match path.suffix:
             case ".parquet":
-                return read_parquet(path)
+                yield from parquet_rows(path)
             case ".csv":
-                return read_csv(path)
+                yield from csv_rows(path)
             case _:
-                return read_jsonl(path)
+                with path.open("rb") as file:
+                    yield from jsonl_rows(file, str(path))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
 
 
-def read_parquet(path: Path) -> list[Row]:
-    """Rows of a .parquet file. Raises ValueError for a torn one, and for values that Python has no type for."""
+def parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Rows of a .parquet file, counted from 1. Raises ValueError for a torn one, and for values that Python has no
+    type for.
+    """
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
+            for number, row in enumerate(rows, 1):
+                yield f"{path}, row {number}", row
     except (pyarrow.ArrowException, ArithmeticError) as error:
         raise ValueError(str(error)) from error
 
 
-def read_jsonl(path: Path) -> list[Row]:
-    """One JSON value a line, blank lines skipped. Raises UserError naming the line."""
-    rows = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+def text_lines(file: Iterable[bytes], name: str) -> Iterator[tuple[str, str]]:
+    """Yields (where it stands, the line as text) of what is no blank line. Raises UserError naming the line."""
+    for number, line in enumerate(file, 1):
+        line, where = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, f"{name}, line {number}"
+        if line.strip():
             try:
-                if line.strip():
-                    rows.append(json.loads(line.decode("utf-8")))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from error
-            except (UnicodeDecodeError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: {first_line(error)}") from error
-    return rows
+                yield where, line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise UserError(f"{where}: {first_line(error)}") from error
 
 
-def read_csv(path: Path) -> list[Row]:
+def jsonl_rows(file: Iterable[bytes], name: str) -> Iterator[tuple[str, Row]]:
+    """One JSON value a line, blank lines skipped. Raises UserError naming the line."""
+    for where, line in text_lines(file, name):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not JSON ({error.msg})") from error
+        except RecursionError as error:
+            raise UserError(f"{where}: {first_line(error)}") from error
+        yield where, row
+
+
+def csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """Rows whose cells are the text that is written: no cell turns into a number, a date or nothing.
 
     Raises UserError naming the line.
@@ -179,14 +202,11 @@ def read_csv(path: Path) -> list[Row]:
             header = next(reader, [])
             if twice := [column for column, count in Counter(header).items() if count > 1]:
                 raise UserError(f"{path}, line 1: the column '{twice[0]}' is there twice")
-            rows = []
             for cells in reader:
+                where = f"{path}, line {reader.line_num}"
                 if cells and len(cells) != len(header):
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has {len(header)} columns"
-                    )
+                    raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)} columns")
                 if cells:
-                    rows.append(dict(zip(header, map(CsvText, cells), strict=True)))
+                    yield where, dict(zip(header, map(CsvText, cells), strict=True))
         except csv.Error as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from error
-    return rows

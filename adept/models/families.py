@@ -24,6 +24,9 @@ ALIASES = {
 BUNDLED = "smollm2-135m"
 """The model that needs no hub (adept/models/bundled.py)."""
 
+BUNDLED_ORIGIN = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The hub's model of which a 4-bit file was converted to the bundled one."""
+
 Shape = tuple[str, dict[str, Any]]
 """A family, as its classes in transformers begin, and those fields of its config that decide about shapes."""
 

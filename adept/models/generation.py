@@ -44,18 +44,20 @@ def generate_ids(
     max_new_tokens: int,
     sampling: dict[str, float] | None = None,
     *,
+    beams: int = 1,
     synced_gpus: bool = False,
 ) -> Tensor:
     """[B, L]: the ids of the answers alone, padded after their EOS.
 
     batch: {"input_ids", "attention_mask"} [B, T]; a causal model's rows are padded on the left. sampling:
-    "temperature", "top_p" and "top_k"; None is greedy. model.generation_config must be neutral_generation_config()'s.
+    "temperature", "top_p" and "top_k"; None is greedy, or with beams > 1 a search. model.generation_config must be
+    neutral_generation_config()'s.
     """
     from transformers import GenerationConfig
 
     # An object, not arguments: with these, generate() refuses configs that hold generation options.
     chosen = GenerationConfig(
-        do_sample=sampling is not None, num_beams=1, max_new_tokens=max_new_tokens, **(sampling or {})
+        do_sample=sampling is not None, num_beams=beams, max_new_tokens=max_new_tokens, **(sampling or {})
     )
     return answer_ids(model, batch, model.generate(**batch, generation_config=chosen, synced_gpus=synced_gpus))
 

@@ -17,6 +17,7 @@ from adept.models.dropout import check_dropout, patch_dropout, set_config_dropou
 from adept.models.families import (
     ALIASES,
     BUNDLED,
+    BUNDLED_ORIGIN,
     SHAPES,
     TINY,
     build_random_model,
@@ -39,6 +40,31 @@ def locate(name: str) -> str:
     if name in TINY:
         return str(tiny_model_folder(name))
     return ALIASES.get(name, name)
+
+
+def hub_model(name: str) -> str | None:
+    """The hub id of a model, of the bundled one that of its origin; None for a local folder and a tiny model."""
+    if name in TINY or os.path.isdir(name):
+        return None
+    return BUNDLED_ORIGIN if name == BUNDLED else ALIASES.get(name, name)
+
+
+def pipeline_tag(name: str) -> str | None:
+    """What the hub calls the work of models like this: text to text, or text that goes on.
+
+    None where the model's config cannot be read.
+    """
+    import transformers
+
+    known = {own: family for own, (family, _) in {**SHAPES, **TINY}.items()} | {BUNDLED: "Llama"}  # without a hub
+    try:
+        if name in known:
+            config = getattr(transformers, f"{known[name]}Config")()
+        else:
+            config = transformers.AutoConfig.from_pretrained(locate(name), trust_remote_code=False)
+    except Exception:  # what the libraries raise has no base of its own
+        return None
+    return "text2text-generation" if config.is_encoder_decoder else "text-generation"
 
 
 def load_model(

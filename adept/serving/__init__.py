@@ -1,7 +1,8 @@
-"""Trained runs in use: loaded to predict."""
+"""Trained runs in use: loaded to predict, one or many in a batch."""
 
 from __future__ import annotations
 
-from adept.serving.load import TrainedSession, load
+from adept.serving.bank import Bank
+from adept.serving.load import Answer, TrainedSession, load
 
-__all__ = ["TrainedSession", "load"]
+__all__ = ["Answer", "Bank", "TrainedSession", "load"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
 
@@ -21,33 +22,38 @@ from adept.runs.adapter import (
     require_same_seed,
     restore_adapter,
 )
-from adept.runs.peft_files import read_peft
+from adept.runs.peft_files import PeftDescription, read_peft
 from adept.serving.peft_folders import foreign_config, open_foreign
-from adept.tasks.rows import Row
-from adept.training.evaluation import label_log_probabilities, predict, rows_at_once
+from adept.serving.rendering import Source, source_text
+from adept.training.evaluation import label_scores, predict
 from adept.training.session import Session, open_session
 
-Source = str | Row
-"""What is answered: a row of the task's columns, or a text rendered as the task renders its rows ("review: ...")."""
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a run says. probabilities: {label: its probability among the labels}, None where nothing asked for them."""
+
+    text: str
+    probabilities: dict[str, float] | None = None
 
 
 class TrainedSession(Session):
     """A session whose adapter has been trained."""
 
     @overload
-    def answer(self, sources: Source) -> str: ...
+    def answer(self, sources: Source, beams: int = 1) -> str: ...
 
     @overload
-    def answer(self, sources: Sequence[Source]) -> list[str]: ...
+    def answer(self, sources: Sequence[Source], beams: int = 1) -> list[str]: ...
 
-    def answer(self, sources):
-        """The predicted string of one source, or of each of a list.
+    def answer(self, sources, beams=1):
+        """The predicted string of one source, or of each of a list. beams: of a search in place of greedy decoding.
 
         Raises UserError for what is no source, naming the column that a row lacks.
         """
         if isinstance(sources, str | Mapping):
-            return self.answer([sources])[0]
-        return predict(self, self.encode(sources)) if len(sources) else []
+            return self.answer([sources], beams)[0]
+        return [answer.text for answer in self.answers(sources, beams)]
 
     @overload
     def label_probabilities(self, sources: Source) -> dict[str, float]: ...
@@ -55,7 +61,6 @@ class TrainedSession(Session):
     @overload
     def label_probabilities(self, sources: Sequence[Source]) -> list[dict[str, float]]: ...
 
-    @torch.no_grad()
     def label_probabilities(self, sources):
         """{label: probability among the labels} of one source, or of each of a list.
 
@@ -63,16 +68,38 @@ class TrainedSession(Session):
         """
         if isinstance(sources, str | Mapping):
             return self.label_probabilities([sources])[0]
-        if (labels := self.task.labels) is None:
+        self.require_labels()
+        return [self.probabilities(scores) for scores in label_scores(self, self.encode(sources))]
+
+    def answers(self, sources: Sequence[Source], beams: int = 1, *, probabilities: bool = False) -> list[Answer]:
+        """The answer to each source. probabilities: with those of the labels also where it is generated.
+
+        Raises UserError as answer() and label_probabilities() do.
+        """
+        if not len(sources):
+            return []
+        examples, likelihood = self.encode(sources), self.config.scoring == "likelihood"
+        if probabilities:
+            self.require_labels()
+        scores = label_scores(self, examples) if likelihood or probabilities else []
+        if likelihood:
+            return [self.most_likely(own) for own in scores]
+        texts = predict(self, examples, beams=beams)
+        found = map(self.probabilities, scores) if probabilities else itertools.repeat(None)
+        return [Answer(text, own) for text, own in zip(texts, found, strict=False)]
+
+    def most_likely(self, scores: Sequence[float]) -> Answer:
+        """The answer by likelihood, of the labels' log-probabilities."""
+        return Answer(self.task.labels[scores.index(max(scores))], self.probabilities(scores))
+
+    def probabilities(self, scores: Sequence[float]) -> dict[str, float]:
+        """{label: probability among the labels}, of the labels' log-probabilities."""
+        return dict(zip(self.task.labels, torch.tensor(scores).softmax(-1).tolist(), strict=True))
+
+    def require_labels(self) -> None:
+        """Raises UserError where the task has no labels."""
+        if self.task.labels is None:
             raise UserError(f"task '{self.task.name}' has free targets, so its answers have no label probabilities")
-        found, rows = [], rows_at_once(self, len(labels))
-        examples = self.encode(sources)
-        for start in range(0, len(examples), rows):
-            batch = self.codec.source_batch(examples[start : start + rows])
-            with self.autocast():
-                scores = label_log_probabilities(self, {name: ids.to(self.device) for name, ids in batch.items()})
-            found += [dict(zip(labels, row, strict=True)) for row in scores.softmax(-1).tolist()]
-        return found
 
     def encode(self, sources: Sequence[Source]) -> list[Example]:
         """The sources as token ids."""
@@ -81,17 +108,11 @@ class TrainedSession(Session):
 
     def render(self, number: int, source: Source) -> str:
         """The text of a source. Raises UserError, which names its number, where it has none."""
-        if isinstance(source, str):
-            return source
-        if not isinstance(source, Mapping):
+        if not isinstance(source, str | Mapping):
             raise UserError(f"source {number} is {source!r:.40}; it must be a text or a row, {{column: value}}")
         try:
-            return self.task.source(source)
-        except KeyError as error:
-            raise UserError(
-                f"source {number}: task '{self.task.name}' needs the column {error}; found {', '.join(source)}"
-            ) from error
-        except (LookupError, TypeError, ValueError) as error:
+            return source_text(self.task, source)
+        except UserError as error:
             raise UserError(f"source {number}: {error}") from error
 
 
@@ -103,16 +124,35 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> TrainedSess
     Raises UserError when it cannot be read or does not fit.
     """
     folder = find_adapter(name, results_dir)
-    described = None if (folder / DESCRIPTION).is_file() else read_peft(folder)
-    config = read_config(folder).replace(**overrides) if described is None else foreign_config(folder, overrides)
+    config = config_with(folder, overrides)
+    described = foreign(folder)
     if described is not None and described.peft_type == "LORA":
         session = open_foreign(folder, config)
         require_same_base(folder, config.model, session.base_weights)
-    else:
-        session = open_session(config)
-        require_same_base(folder, config.model, session.base_weights)
-        restore_adapter(session.model, folder)
-        require_same_seed(folder, config)
+        return answering(session)
+    return restored(open_session(config), folder)
+
+
+def foreign(folder: Path) -> PeftDescription | None:
+    """What a PEFT folder says of its adapter; None for a folder of a run of ours."""
+    return None if (folder / DESCRIPTION).is_file() else read_peft(folder)
+
+
+def config_with(folder: Path, overrides: Mapping[str, Any]) -> RunConfig:
+    """The configuration of an adapter folder with some options changed. Raises UserError as read_config() does."""
+    return read_config(folder).replace(**overrides) if foreign(folder) is None else foreign_config(folder, overrides)
+
+
+def restored(session: Session, folder: Path) -> TrainedSession:
+    """The session with the trained parameters of an adapter folder. Raises UserError where they do not fit."""
+    require_same_base(folder, session.config.model, session.base_weights)
+    restore_adapter(session.model, folder)
+    require_same_seed(folder, session.config)
+    return answering(session)
+
+
+def answering(session: Session) -> TrainedSession:
+    """The session as one that answers, with the weights that it has."""
     session.model.eval()
     return TrainedSession(**{field.name: getattr(session, field.name) for field in dataclasses.fields(session)})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,9 @@ from adept.metrics import Answers, score
 from adept.models.generation import generate_ids
 from adept.models.likelihood import choice_logits
 from adept.tasks.task import Task
-from adept.training.session import Session
+from adept.training.session import Session, require_code_permission
+
+T = TypeVar("T")
 
 LEAST_FULL = {"cpu": 0.9, "cuda": 0.5}
 """The least ratio of the shortest to the longest row of an evaluation batch.
@@ -35,8 +38,9 @@ def evaluate(
     """({metric: percent}, predictions in the order of `examples`).
 
     Where several samples are drawn for an example, it has as many predictions, one after the other. scoring: "generate"
-    or "likelihood", in place of the config's.
+    or "likelihood", in place of the config's. Raises UserError where scoring would run programs that nobody permitted.
     """
+    require_code_permission(session.config, session.task)
     examples = repeat_for_samples(session.task, examples)
     predictions = predict(session, examples, scoring)
     scores = distributed.on_main_process(
@@ -88,39 +92,72 @@ def temperature(session: Session) -> float:
 
 
 @torch.no_grad()
-def predict(session: Session, examples: list[Example], scoring: str | None = None) -> list[str]:
+def predict(session: Session, examples: list[Example], scoring: str | None = None, beams: int = 1) -> list[str]:
     """The predicted string of each example, by generation or by label likelihood.
 
-    scoring: "generate" or "likelihood", in place of the config's.
+    scoring: "generate" or "likelihood", in place of the config's. beams: of a search in place of greedy decoding.
     """
     likelihood = (scoring or session.config.scoring) == "likelihood"
-    was_training = session.model.training
-    session.model.eval()
     # Equal sources get equal predictions unless these are sampled: of ReCoRD's rows, one for each query is predicted.
     keys = [i if temperature(session) else example.source_ids for i, example in enumerate(examples)]
-    distinct = list({key: i for i, key in enumerate(keys)}.values())
-    # Longest first, so that too little memory shows at once.
-    order = sorted(distinct, key=lambda i: -len(examples[i].source_ids))
 
-    def predict_own_rows() -> dict:
-        """{key: prediction} of this process's rows."""
+    def predict_rows(rows: Sequence[int]) -> list[str]:
+        batch = source_batch(session, [examples[i] for i in rows])
+        return most_likely_labels(session, batch) if likelihood else generate(session, batch, beams)
+
+    with evaluating(session):
+        return in_batches(
+            session, predict_rows, keys, [len(session.codec.source_row(example)) for example in examples],
+            answers=len(session.task.labels) if likelihood else 1,
+            inside=folded(session) if session.config.fold else None,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def evaluating(session: Session) -> Iterator[None]:
+    """Inside, the model is in evaluation mode."""
+    was_training = session.model.training
+    session.model.eval()
+    yield
+    session.model.train(was_training)
+
+
+def source_batch(session: Session, examples: Sequence[Example]) -> dict[str, Tensor]:
+    """The codec's source_batch of encoded examples, on the session's device."""
+    return {name: ids.to(session.device) for name, ids in session.codec.source_batch(examples).items()}
+
+
+def in_batches(
+    session: Session,
+    work: Callable[[Sequence[int]], list[T]],
+    keys: Sequence[Hashable],
+    lengths: Sequence[int],
+    *,
+    answers: int = 1,
+    inside: contextlib.AbstractContextManager | None = None,
+) -> list[T]:
+    """What work() makes of each row; it is called with the numbers of rows of similar length, in the run's precision.
+
+    keys: rows of equal keys have equal results, which are made once. lengths: of prompt and source, by row number.
+    answers: those that each row is scored with. inside: entered by each process that has a share of the rows.
+    """
+    distinct = list({key: i for i, key in enumerate(keys)}.values())
+    order = sorted(distinct, key=lambda i: -lengths[i])  # longest first, so that too little memory shows at once
+
+    def make_own_rows() -> dict[Hashable, T]:
+        """{key: result} of this process's rows."""
         found: dict = {}
-        with own_random_numbers(session), folded(session) if session.config.fold else contextlib.nullcontext():
-            for numbers in evaluation_batches(
-                order, [len(e.source_ids) for e in examples], session, len(session.task.labels) if likelihood else 1
-            ):
+        with own_random_numbers(session), inside or contextlib.nullcontext():
+            for numbers in evaluation_batches(order, lengths, session, answers):
                 rows = distributed.shard_rows(numbers)
-                batch = session.codec.source_batch([examples[i] for i in rows])
-                batch = {name: ids.to(session.device) for name, ids in batch.items()}
                 with session.autocast():
-                    texts = most_likely_labels(session, batch) if likelihood else generate(session, batch)
-                found.update(zip((keys[i] for i in rows), texts, strict=True))
+                    results = work(rows)
+                found.update(zip((keys[i] for i in rows), results, strict=True))
         return found
 
-    parts = distributed.gather_objects(predict_own_rows)
-    predictions = dict(itertools.chain.from_iterable(part.items() for part in parts))
-    session.model.train(was_training)
-    return [predictions[key] for key in keys]
+    parts = distributed.gather_objects(make_own_rows)
+    found = dict(itertools.chain.from_iterable(part.items() for part in parts))
+    return [found[key] for key in keys]
 
 
 def evaluation_batches(
@@ -128,17 +165,16 @@ def evaluation_batches(
 ) -> Iterator[list[int]]:
     """Cuts `order`, row numbers from the longest to the shortest, into batches with little padding.
 
-    A batch has at most rows_at_once() rows a process; answers: those that each row is scored with. lengths: of the
-    sources, by row number. Sampled rows are batched by --eval_batch_size alone, so that the samples do not depend on
+    A batch has at most rows_at_once() rows a process; answers: those that each row is scored with. lengths: of prompt
+    and source, by row number. Sampled rows are batched by --eval_batch_size alone, so that the samples do not depend on
     padding. A model that reads padding (RWKV) gets batches of one length.
     """
-    prompt = len(session.codec.prompt_ids)
     least = 0.0 if temperature(session) else LEAST_FULL.get(session.device.type, 0.5)
     least = least if session.capabilities.ignores_left_padding else 1.0
     most = rows_at_once(session, answers) * distributed.WORLD
     batch: list[int] = []
     for i in order:
-        if batch and (len(batch) == most or prompt + lengths[i] < least * (prompt + lengths[batch[0]])):
+        if batch and (len(batch) == most or lengths[i] < least * lengths[batch[0]]):
             yield batch
             batch = []
         batch.append(i)
@@ -174,18 +210,22 @@ def own_random_numbers(session: Session) -> Iterator[None]:
         yield
 
 
-def generate(session: Session, batch: dict[str, Tensor]) -> list[str]:
-    """Generates an answer to each source: greedily, or sampled where the task has a temperature.
+def generate(session: Session, batch: dict[str, Tensor], beams: int = 1) -> list[str]:
+    """Generates an answer to each source: greedily, by beam search, or sampled where the task has a temperature.
 
     batch: the codec's source_batch, {"input_ids", "attention_mask"} [B, T].
     """
+    return [session.codec.text(row) for row in generated_ids(session, batch, beams)]
+
+
+def generated_ids(session: Session, batch: dict[str, Tensor], beams: int = 1) -> list[list[int]]:
+    """The token ids of generate()'s answers."""
     sampling = None
     if temperature(session):  # top_k: transformers' default when LoPA was published, which its protocol does not change
         chosen = session.task.sampling
         sampling = {"temperature": chosen.temperature, "top_p": chosen.top_p, "top_k": 50}
     limit, sharded = max_new_tokens(session), session.config.shard_model
-    ids = generate_ids(session.model, batch, limit, sampling, synced_gpus=sharded)
-    return [session.codec.text(row) for row in ids.tolist()]
+    return generate_ids(session.model, batch, limit, sampling, beams=beams, synced_gpus=sharded).tolist()
 
 
 def max_new_tokens(session: Session) -> int:
@@ -205,6 +245,19 @@ def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
     """For each row, the label with the highest log-probability. batch: the codec's source_batch."""
     best = label_log_probabilities(session, batch).argmax(1)
     return [session.task.labels[i] for i in best.tolist()]
+
+
+@torch.no_grad()
+def label_scores(session: Session, examples: Sequence[Example]) -> list[list[float]]:
+    """The log-probability of each label, of each example."""
+
+    def score_rows(rows: Sequence[int]) -> list[list[float]]:
+        return label_log_probabilities(session, source_batch(session, [examples[i] for i in rows])).tolist()
+
+    lengths = [len(session.codec.source_row(example)) for example in examples]
+    keys, labels = [example.source_ids for example in examples], len(session.task.labels)
+    with evaluating(session):
+        return in_batches(session, score_rows, keys, lengths, answers=labels)
 
 
 def label_log_probabilities(session: Session, batch: dict[str, Tensor]) -> Tensor:

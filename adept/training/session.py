@@ -235,7 +235,6 @@ def apply_method(config: RunConfig, model: nn.Module, tokenizer, capabilities: C
     Raises UserError where task and model, or method and model, do not fit.
     """
     task = task_of(config)
-    require_code_permission(config, task)
     if task.decoder_only and not capabilities.continues_source:
         raise UserError(f"task '{task.name}' needs a decoder-only model, such as --model codegen-350m")
     seed_everything(config.seed)

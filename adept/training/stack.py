@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -88,11 +89,16 @@ def stack_key(config: RunConfig) -> tuple | None:
 
 
 class StackedEmbedding(nn.Module):
-    """The input embeddings of several runs: each of equal blocks of rows passes through its own run's."""
+    """The input embeddings of several runs: each row of a batch passes through its own run's.
 
-    def __init__(self, hooks: Sequence[PromptedEmbedding]):
+    A run's rows are a block. Outside blocks_of() every run has one, and all are equally large.
+    """
+
+    def __init__(self, hooks: Sequence[nn.Module]):
+        """hooks: a PromptedEmbedding a run, or the bare embedding of a run that has none."""
         super().__init__()
         self.hooks = nn.ModuleList(hooks)
+        self.blocks = [(number, 1) for number in range(len(hooks))]
 
     @property
     def weight(self) -> Tensor:
@@ -100,8 +106,22 @@ class StackedEmbedding(nn.Module):
         return self.hooks[0].weight
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids [R * B, T], with the prompt ids of each row's own run -> embeddings [R * B, T, D]."""
-        return torch.cat([hook(block) for hook, block in zip(self.hooks, ids.chunk(len(self.hooks)), strict=True)])
+        """ids [k * B, T], with the prompt ids of each row's own run -> embeddings [k * B, T, D].
+
+        B is the number of rows of all blocks. Beams and label candidates repeat each row k times, side by side.
+        """
+        repeats = len(ids) // sum(rows for _, rows in self.blocks)
+        parts = ids.split([repeats * rows for _, rows in self.blocks])
+        return torch.cat([self.hooks[number](part) for (number, _), part in zip(self.blocks, parts, strict=True)])
+
+    @contextlib.contextmanager
+    def blocks_of(self, rows: Sequence[int]) -> Iterator[None]:
+        """Inside, the batch's rows belong to the runs of these numbers, of which equal ones stand side by side."""
+        before, self.blocks = self.blocks, [(number, len([*same])) for number, same in itertools.groupby(rows)]
+        try:
+            yield
+        finally:
+            self.blocks = before
 
 
 class Stack:

@@ -37,6 +37,20 @@ def test_a_run_of_the_bench_writes_its_figures_beside_those_of_other_runs(tmp_pa
     assert "measured t5-small, sst2" in capsys.readouterr().err
 
 
+def test_adapters_in_one_batch_are_timed_beside_one_after_another(tmp_path, monkeypatch):
+    for name, value in (("REQUESTS", 4), ("ADAPTERS", (1, 4)), ("NEW_TOKENS", (2,))):
+        monkeypatch.setattr(f"adept.bench.adapters.{name}", value)
+    out = tmp_path / "performance"
+    assert main(["bench", "--models", "t5-small", "--repeats", "1", "--only", "adapters", "--out", str(out)]) == 0
+    rows = json.loads(out.with_suffix(".json").read_text())["cpu"]["adapters"]
+    assert [row["adapters"] for row in rows] == [1, 4] and {row["requests"] for row in rows} == {4}
+    width, prompt_len, bottleneck = 128, 5, 19
+    assert {row["adapter_bytes"] for row in rows} == {4 * (width * (prompt_len + 2 * bottleneck + 1) + bottleneck)}
+    assert (
+        rows[1]["times_sequential"]["median"] > 0 and "| t5-small | 4 | 4 | 2 |" in out.with_suffix(".md").read_text()
+    )
+
+
 def test_a_model_that_does_not_fit_is_left_out_with_the_reason(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("adept.bench.resources.free_memory", lambda _: 1000)
     assert main(["bench", "--models", "t5-small", "--profiles", "rte", "--only", "step"]) == 0

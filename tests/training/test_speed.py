@@ -201,7 +201,7 @@ def test_a_folded_evaluation_does_not_run_the_network(opened, monkeypatch):
 
 def test_evaluation_batches_have_little_padding(opened, monkeypatch):
     session, _ = opened("t5", eval_batch_size=3)
-    lengths = [30, 29, 29, 28, 20, 10, 10, 3]  # and 5 of the prompt
+    lengths = [35, 34, 34, 33, 25, 15, 15, 8]  # of prompt and source
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3], [4], [5, 6], [7]]
     monkeypatch.setitem(LEAST_FULL, "cpu", 0.5)
     assert list(evaluation_batches(range(8), lengths, session)) == [[0, 1, 2], [3, 4], [5, 6, 7]]
