@@ -23,7 +23,8 @@ def table_parser(command: str, description: str, arguments: Iterable[str]) -> On
     parser = command_line(description, prog=prog, config_file=False, arguments=arguments)
     parser.add_argument("table", type=Path, nargs="?", default=None, help="configs/<table>.yaml")
     parser.add_argument(
-        "--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)"
+        "--profile",
+        help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one), 'study' (longer)",
     )
     parser.add_argument(
         "--only",

@@ -12,6 +12,8 @@ grid             a list of entries. A list as the value of an option stands for 
   quantities     in place of the table's
 seeds            the grid is searched with the first seed; the configuration that validation chooses for a cell runs
                  again with each of the others, unless it trains nothing
+order            the options (one or several) by whose values the runs are carried out: all runs of the first value come
+                 first [entry by entry]
 rows, columns    the options (one or several) that the table is laid out by; "quantity" stands for `quantities`
 quantities       what a cell prints: "score" (the metric that the task reports), the name of another metric, or a
                  quantity of adept/tables/report.py
@@ -22,8 +24,8 @@ compare_with     {option: value} of the cells that the paired test compares the 
 Relative paths begin at the file's folder.
 
 A profile (configs/profiles/NAME.yaml) makes a table smaller: its `fields` override those of all runs, its `models` name
-the model that runs in place of another, `search` is the number of configurations and of seeds that stay, and its
-`labels` are added. The printed table says what was changed.
+the model that runs in place of another, `search` is the number of configurations that stay, `seeds` that of seeds (as
+many as configurations where it is left out), and its `labels` are added. The printed table says what was changed.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class TableFile(FileContent):
     """The keys of a table file."""
 
     may_be_empty = frozenset(
-        {"note", "fields", "seeds", "rows", "columns", "quantities", "means", "labels", "compare_with"}
+        {"note", "fields", "seeds", "order", "rows", "columns", "quantities", "means", "labels", "compare_with"}
     )
 
     title: str
@@ -59,6 +61,7 @@ class TableFile(FileContent):
     fields: dict[Any, Any] = Field(default_factory=dict)
     grid: list[Any]
     seeds: list[Any] = Field(default_factory=list)
+    order: str | list[Any] = Field(default_factory=list)
     rows: str | list[Any] = "method"
     columns: str | list[Any] = "task"
     quantities: list[Any] = Field(default_factory=lambda: ["score"])
@@ -66,19 +69,20 @@ class TableFile(FileContent):
     labels: dict[Any, Any] = Field(default_factory=dict)
     compare_with: dict[Any, Any] = Field(default_factory=lambda: {"method": "adept"})
 
-    @field_validator("seeds", "rows", "columns", "quantities")
+    @field_validator("seeds", "order", "rows", "columns", "quantities")
     @classmethod
     def _holds_single_values(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, list) and any(isinstance(entry, list | dict) for entry in value):
             raise line_error(f"'{info.field_name}' must be a list of single values, not {value!r:.80}")
         return value
 
-    @field_validator("rows", "columns")
+    @field_validator("order", "rows", "columns")
     @classmethod
-    def _names_options(cls, value: str | list) -> str | list:
-        for axis in [value] if isinstance(value, str) else value:
-            if axis not in OPTIONS and axis != QUANTITY:
-                raise line_error(f"'{axis}' is no option of runs; {nearest(str(axis), [*OPTIONS, QUANTITY])}")
+    def _names_options(cls, value: str | list, info: ValidationInfo) -> str | list:
+        known = [*OPTIONS] if info.field_name == "order" else [*OPTIONS, QUANTITY]
+        for axis in _as_list(value):
+            if axis not in known:
+                raise line_error(f"'{axis}' is no option of runs; {nearest(str(axis), known)}")
         return value
 
     @model_validator(mode="after")
@@ -132,6 +136,7 @@ class Profile(FileContent):
     fields: dict[str, Any] = Field(default_factory=dict)
     models: dict[str, str] = Field(default_factory=dict)
     search: int | None = None
+    seeds: int | None = None
     labels: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -153,7 +158,7 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
         axes = {*rows, *columns}
         fields = shrink(GridEntry(fields), smaller.search, axes).fields
         grid = [shrink(entry, smaller.search, axes if entry.shown else set()) for entry in grid]
-        seeds = seeds[: smaller.search]
+        seeds = seeds[: smaller.search if smaller.seeds is None else smaller.seeds]
     means = {name: itertools.chain(*(task_names(str(task)) for task in tasks)) for name, tasks in content.means.items()}
     return Table(
         path=str(path),
@@ -164,6 +169,7 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
         rows=rows,
         columns=columns,
         seeds=tuple(seeds),
+        order=tuple(_as_list(content.order)),
         quantities=tuple(content.quantities),
         means={name: tuple(tasks) for name, tasks in means.items()},
         labels={str(value): str(label) for value, label in {**content.labels, **smaller.labels}.items()},
