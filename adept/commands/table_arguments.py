@@ -48,6 +48,9 @@ def named_tables(rest: argparse.Namespace, overrides: Mapping[str, Any]) -> list
     if ("table" in rest and rest.table is not None) == ("all" in rest):
         raise UserError("name a table, such as configs/table12.yaml, or give --all")
     files = [ROOT / "configs" / f"table{number}.yaml" for number in range(1, 16)] if "all" in rest else [rest.table]
-    tables = [load_table(path, overrides, getattr(rest, "profile", None), getattr(rest, "only", ())) for path in files]
+    profile = getattr(rest, "profile", None)
+    profiles = profile.split(",") if profile and "all" in rest else [profile]
+    only = getattr(rest, "only", ())
+    tables = [load_table(path, overrides, name, only) for path in files for name in profiles]
     check_overrides(tables)
     return tables
