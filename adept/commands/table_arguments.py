@@ -24,7 +24,8 @@ def table_parser(command: str, description: str, arguments: Iterable[str]) -> On
     parser.add_argument("table", type=Path, nargs="?", default=None, help="configs/<table>.yaml")
     parser.add_argument(
         "--profile",
-        help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one), 'study' (longer)",
+        help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one), 'study' (longer), "
+        "'fast' (bf16, compiled on a GPU)",
     )
     parser.add_argument(
         "--only",
