@@ -253,6 +253,11 @@ def position_table(model: PreTrainedModel) -> nn.Embedding | None:
     return getattr(model.base_model, "wpe", None)
 
 
+def peft_task_type(model: PreTrainedModel) -> str:
+    """What PEFT calls the model's kind of task."""
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+
+
 def forward_flops(config: PretrainedConfig, source: int, target: int, shared: int = 0) -> tuple[float, float]:
     """FLOP of one row's forward pass: (of products with weights, of products in attention).
 

@@ -19,10 +19,8 @@ from adept.tables.page.views import (
 )
 from adept.tables.published import Published
 from adept.tables.report import MISSING, Cell, View
-from adept.tables.significance import p_value_text
+from adept.tables.significance import SIGNIFICANT, p_value_text
 from adept.tables.table import QUANTITY
-
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
