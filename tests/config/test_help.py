@@ -66,7 +66,7 @@ def test_a_default_is_shown_and_where_owners_differ_so_are_they(help_of):
     rank = next(options["rank"] for options in sections.values() if "rank" in options)
     assert "lora, dora: rank of LoRA's matrices (Appendix C) [16]; dept: rank of DePT's A B (Eq. 2) [30]" in rank
     (prompt_len,) = [options["prompt_len"] for options in sections.values() if "prompt_len" in options]
-    assert "[100 pt, 60 dept, 60 adept, 40 residual, " in prompt_len
+    assert "[100 pt, 60 dept, 60 adept, 100 spot, 40 residual, " in prompt_len
     assert help_of("--method", "dept")["Method dept"]["prompt_len"].endswith("[60]")
 
 
