@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import tiny_families
 import torch
 from exported import model_folder, random_adapter
 
 from adept.base.errors import UserError
+from adept.models.plain import plain_model
 from adept.serving.export import export, tokenizer
 
 
@@ -49,6 +51,13 @@ def test_a_prompt_longer_than_t5s_free_ids_is_refused_by_peft(adapter, tmp_path)
         export(adapter("tiny-t5", "pt", prompt_len=9), tmp_path / "out", form="peft")
 
 
+def test_what_a_method_has_put_into_the_blocks_is_not_left_out():
+    model = tiny_families.build("Llama")
+    model.model.layers[0].mlp.down_proj.bias = torch.nn.Parameter(torch.ones(32))
+    with pytest.raises(UserError, match=r"has no place for what this method has put into it .*down_proj.bias"):
+        plain_model(model, torch.zeros(0, 1))
+
+
 def test_compact_is_for_two_tables(adapter, tmp_path):
     for model, method in (("tiny-llama", "adept"), ("tiny-t5", "pt")):
         with pytest.raises(UserError, match="--compact gives encoder and decoder a table each"):
@@ -65,6 +74,8 @@ def test_nothing_that_is_there_is_lost(adapter, tmp_path):
     for name in ("full", "file", "link"):
         with pytest.raises(UserError, match="is there and not empty: nothing is written"):
             export(adapter("tiny-llama", "zero_shot"), tmp_path / name)
+    with pytest.raises(UserError, match=r"cannot write .*; name a folder where there is room"):
+        export(adapter("tiny-llama", "zero_shot"), tmp_path / "file" / "below")
     assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
     assert export(adapter("tiny-llama", "zero_shot"), tmp_path / "empty") == tmp_path / "empty"

@@ -82,6 +82,7 @@ def test_t5s_own_class_would_drop_the_prompt(t5, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_t5s_sentinels_are_hosts_where_rows_run_out(t5, tmp_path):
     """28 rows beyond the tokenizer, then its <extra_id_*>: 60 rows of a prompt fit into the base as it is."""
     folder = export(str(t5), tmp_path / "out", form="peft")

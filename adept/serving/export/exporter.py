@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from adept.base.atomic_files import report_disk_errors
+from safetensors import SafetensorError
+
 from adept.base.console import print_status
-from adept.base.errors import UserError
+from adept.base.errors import UserError, first_line
 from adept.serving.export.check import known_texts, observe, sample_texts
 from adept.serving.export.peft_folder import check_adapter, hosts, require_adapter, require_unused, write_adapter
 from adept.serving.export.plain import check_plain, write_plain
@@ -107,8 +108,11 @@ def without_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder that becomes `target` when all that is done inside succeeds, and otherwise goes away."""
-    with report_disk_errors(target):
+    """A folder that becomes `target` when all that is done inside succeeds, and otherwise goes away.
+
+    Raises UserError where the disk refuses.
+    """
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp") as scratch:
             made = Path(scratch) / "folder"
@@ -117,3 +121,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             for path in made.iterdir():
                 path.chmod(0o644)  # the libraries make some files private
             os.rename(made, target)  # an empty folder gives way, one with files does not
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot write {target}: {first_line(error)}; name a folder where there is room and permission"
+        ) from error

@@ -51,8 +51,10 @@ def write_plain(session: Session, folder: Path, codec: Codec, *, compact: bool) 
 def take_apart(session: Session, compact: bool) -> PlainModel:
     """The session's model without anything of this project's in it."""
     model, hook = session.model, session.prompted_embedding
-    if hasattr(model, "merge_and_unload"):  # PEFT
-        return plain_model(model.merge_and_unload(), no_rows(model), compact=compact)
+    if hasattr(model, "peft_config"):
+        if not hasattr(model, "merge_and_unload"):
+            raise UserError(f"what method '{session.config.method}' trains has no place among the weights: --as peft")
+        model = model.merge_and_unload()
     if hook is None:
         return plain_model(model, no_rows(model), compact=compact)
     prompt, scale = prompt_rows(hook), embedding_scale(hook.base)
