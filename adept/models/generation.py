@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from adept.base.errors import UserError
+from adept.base.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -51,7 +51,7 @@ def generate_ids(
 
     batch: {"input_ids", "attention_mask"} [B, T]; a causal model's rows are padded on the left. sampling:
     "temperature", "top_p" and "top_k"; None is greedy, or with beams > 1 a search. model.generation_config must be
-    neutral_generation_config()'s.
+    neutral_generation_config()'s. Raises UserError for a model that cannot search (RWKV).
     """
     from transformers import GenerationConfig
 
@@ -59,7 +59,13 @@ def generate_ids(
     chosen = GenerationConfig(
         do_sample=sampling is not None, num_beams=beams, max_new_tokens=max_new_tokens, **(sampling or {})
     )
-    return answer_ids(model, batch, model.generate(**batch, generation_config=chosen, synced_gpus=synced_gpus))
+    try:
+        output = model.generate(**batch, generation_config=chosen, synced_gpus=synced_gpus)
+    except ValueError as error:
+        if beams == 1:
+            raise
+        raise UserError(f"--beams {beams}: {first_line(error)}") from error
+    return answer_ids(model, batch, output)
 
 
 def answer_ids(model: PreTrainedModel, batch: dict[str, Tensor], output: Tensor) -> Tensor:

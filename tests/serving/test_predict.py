@@ -296,6 +296,15 @@ def test_too_little_memory_is_one_line_with_its_remedy(ask, monkeypatch):
     assert code == 2 and "out of memory while answering: --eval_batch_size 4 (now 8) needs less" in err
 
 
+def test_a_model_that_cannot_search_is_one_line(ask, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("cannot use beam search with a cache")
+
+    monkeypatch.setattr("transformers.T5ForConditionalGeneration.generate", refuse)
+    code, _, err = ask("trained", "--input", "rows.jsonl", "--beams", 2)
+    assert code == 2 and "error: --beams 2: cannot use beam search with a cache\n" in err
+
+
 def test_several_runs_need_to_be_told_apart(ask, save_run, world):
     save_run("pt", "t5", "pt")
     for row, line in (
