@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adept.methods.offsets import TokenwiseOffset
 from adept.methods.prompt_sources import PromptSource
 
 
@@ -139,7 +140,7 @@ class PromptedEmbedding(nn.Module):
         if not self.use_offset:
             self.offset = None
             return
-        if not getattr(self.offset, "of_token_alone", False):
+        if not isinstance(self.offset, TokenwiseOffset):
             raise TypeError(
                 "only an offset of the token alone (ADePT's) folds into the embedding table, "
                 f"not {type(self.offset).__name__}"

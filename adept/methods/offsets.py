@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class TokenOffset(nn.Module):
+class TokenwiseOffset(nn.Module):
+    """An offset of the token alone, whatever its place: hidden numbers of the token times a matrix, plus a vector.
+
+    So it folds into the embedding table, and it is a LoRA of that table: of rank r, or r + 1 with the vector.
+    """
+
+    def hidden(self, embeds: Tensor) -> Tensor:
+        """embeds [..., D] -> [..., r]"""
+        raise NotImplementedError
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """(matrix [r, D], vector [D] or None)"""
+        raise NotImplementedError
+
+    def forward(self, embeds: Tensor, is_prompt: Tensor) -> Tensor:
+        """embeds [B, T, D] -> offset [B, T, D]; `is_prompt` [B, T] is not read."""
+        matrix, vector = self.output()
+        return F.linear(self.hidden(embeds), matrix.T, vector)
+
+
+class TokenOffset(TokenwiseOffset):
     """ADePT's token-shared network, Eq. 3: f(E) = ReLU(E W_down + b_1) W_up + b_2.
 
     W_up and both biases start at 0, so training starts at f = 0. `bias=False` is the variant that the released code
     runs under DePT's name (peft_model.py, PROMPT_TUNING_LORA).
     """
-
-    of_token_alone: ClassVar[bool] = True
-    """It does not depend on the token's place, so that it folds into the embedding table."""
 
     def __init__(self, width: int, bottleneck: int, *, dropout: float = 0.0, init: str = "rank", bias: bool = True):
         """init: W_down ~ U(-b, b), with b = 1/sqrt(bottleneck) for 'rank' and 1/sqrt(width) for 'width'.
@@ -34,10 +50,14 @@ class TokenOffset(nn.Module):
         self.b_2 = nn.Parameter(torch.zeros(width)) if bias else None  # [D]
         self.dropout = nn.Dropout(dropout)  # before the ReLU, as the released code has it
 
-    def forward(self, embeds: Tensor, is_prompt: Tensor) -> Tensor:
-        """embeds [B, T, D] -> offset [B, T, D]; depends on the token alone, so `is_prompt` [B, T] is not read."""
-        hidden = embeds @ self.w_down if self.b_1 is None else F.linear(embeds, self.w_down.T, self.b_1)  # [B, T, r]
-        return F.linear(F.relu(self.dropout(hidden)), self.w_up.T, self.b_2)
+    def hidden(self, embeds: Tensor) -> Tensor:
+        """embeds [..., D] -> [..., r]"""
+        hidden = embeds @ self.w_down if self.b_1 is None else F.linear(embeds, self.w_down.T, self.b_1)
+        return F.relu(self.dropout(hidden))
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """(W_up [r, D], b_2 [D] or None)"""
+        return self.w_up, self.b_2
 
 
 class PositionOffset(nn.Module):
@@ -86,14 +106,12 @@ class PositionOffset(nn.Module):
         self._next_position = None
 
 
-class NormalisedTokenOffset(nn.Module):
+class NormalisedTokenOffset(TokenwiseOffset):
     """A token-shared network with a hidden layer under a norm: (g * N(ReLU(E A + a) H + h) + c) B + b.
 
     N subtracts the mean over the r hidden numbers and divides by their standard deviation. B, a, h, c and b start at 0
     and g at 1, so training starts at an offset of 0.
     """
-
-    of_token_alone: ClassVar[bool] = True
 
     def __init__(self, width: int, bottleneck: int):
         """A and H start uniform within 1 / sqrt(bottleneck), as the released code draws them."""
@@ -106,11 +124,14 @@ class NormalisedTokenOffset(nn.Module):
         self.norm = nn.LayerNorm(bottleneck, eps=1e-12)  # g, c [r]
         self.b_up = nn.Parameter(torch.zeros(width))  # [D]
 
-    def forward(self, embeds: Tensor, is_prompt: Tensor) -> Tensor:
-        """embeds [B, T, D] -> offset [B, T, D]; depends on the token alone, so `is_prompt` [B, T] is not read."""
-        hidden = F.relu(F.linear(embeds, self.w_down.T, self.b_down))  # [B, T, r]
-        hidden = self.norm(F.linear(hidden, self.w_hidden.T, self.b_hidden))
-        return F.linear(hidden, self.w_up.T, self.b_up)
+    def hidden(self, embeds: Tensor) -> Tensor:
+        """embeds [..., D] -> [..., r]"""
+        hidden = F.relu(F.linear(embeds, self.w_down.T, self.b_down))
+        return self.norm(F.linear(hidden, self.w_hidden.T, self.b_hidden))
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """(B [r, D], b [D])"""
+        return self.w_up, self.b_up
 
 
 class TokenAndPositionOffset(nn.Module):

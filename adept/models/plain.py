@@ -133,7 +133,7 @@ def of_state(model: PreTrainedModel, config, state: dict[str, Tensor]) -> PreTra
     except RuntimeError as error:
         raise UserError(
             f"{type(model).__name__} has no place for what this method has put into it ({first_line(error, 300)}): "
-            "no plain folder can hold it"
+            "no plain folder can hold it, but adept.load() and python -m adept predict use the run itself"
         ) from error
     return plain
 

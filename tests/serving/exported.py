@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import conftest
 import tiny_families
 import torch
 import transformers
@@ -55,7 +56,9 @@ def model_folder(name: str, folder: Path, tokenizer: Any = None, **changes) -> s
 def random_adapter(folder: Path, model: str, method: str, **fields) -> Path:
     """The folder of an adapter whose weights are drawn, and large enough to change every answer."""
     values = {"task": "rte", "model": model, "method": method, "data_dir": "fixtures", "device": "cpu"}
-    config = resolve({**values, "max_source_len": 64, "max_new_tokens": 6, **SIZES[method], **fields})
+    config = resolve(
+        {**values, "max_source_len": 64, "max_new_tokens": 6, **SIZES.get(method, conftest.SIZES[method]), **fields}
+    )
     session = open_session(config)
     generator = torch.Generator().manual_seed(0)
     for parameter in session.trainables.values():

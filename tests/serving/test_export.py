@@ -18,11 +18,12 @@ from adept.serving.load import load
 CASES = [
     ("tiny-llama", "adept", "plain"), ("tiny-llama", "pt", "plain"), ("tiny-llama", "lora", "plain"),
     ("Llama", "adept", "plain"), ("GPT2", "adept", "plain"), ("GPT2", "dept", "plain"),
-    ("tiny-codegen", "adept", "plain"), ("Gemma3Text", "adept", "plain"),
+    ("tiny-llama", "residual", "plain"), ("tiny-llama", "ia3", "plain"), ("tiny-codegen", "adept", "plain"),
+    ("Gemma3Text", "adept", "plain"),
     ("tiny-t5", "adept", "plain"), ("tiny-t5", "adept", "compact"), ("tiny-t5", "pt", "plain"),
     ("tiny-llama", "adept", "peft"), ("tiny-llama", "pt", "prompt_tuning"), ("tiny-llama", "lora", "peft"),
     ("tiny-llama", "adept", "resized"), ("Llama", "pt", "resized"), ("tiny-codegen", "adept", "peft"),
-    ("Gemma3Text", "adept", "peft"),
+    ("Gemma3Text", "adept", "peft"), ("Llama", "loraxl", "peft"), ("tiny-llama", "vera", "peft"),
     ("tiny-t5", "adept", "peft"), ("tiny-t5", "pt", "prompt_tuning"), ("tiny-t5", "lora", "peft"),
 ]  # fmt: skip
 """(model, method, form). tiny-llama shares its head's table, Llama does not. Two forms are of this file: "compact" is

@@ -1,7 +1,8 @@
 """A trained run as an adapter of the PEFT library, over the unmodified base model.
 
 A prompt or ADePT is a LoRA on the input embedding: f(E) of all tokens is relu(E W_down + b_1) [V, r] times W_up, plus
-b_2, so of rank r + 1, exactly; a prompt row at the id of a token that no text has (its host) is one rank more.
+b_2, so of rank r + 1, exactly, and so is every TokenwiseOffset. A prompt row at the id of a token that no text has (its
+host) is one rank more.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from adept.base.errors import UserError
 from adept.data.codec import Codec
 from adept.methods.embedding import PromptedEmbedding
-from adept.methods.offsets import TokenOffset
+from adept.methods.offsets import TokenwiseOffset
 from adept.models.families import input_embedding_owner
 from adept.models.loading import locate
 from adept.models.plain import embedding_scale, name_of
@@ -57,13 +58,21 @@ def require_adapter(session: Session, *, virtual: bool) -> None:
         raise UserError(
             "--as prompt_tuning holds a prompt and nothing else, as method pt trains it: --as peft holds more"
         )
-    if hook is not None and hook.offset is not None and hook.use_offset and not isinstance(hook.offset, TokenOffset):
+    if (
+        hook is not None
+        and hook.offset is not None
+        and hook.use_offset
+        and not isinstance(hook.offset, TokenwiseOffset)
+    ):
         raise UserError(
             f"{type(hook.offset).__name__} is no low-rank function of the token alone, so no LoRA can hold it; adept "
             "and pt can be exported so"
         )
     if hook is None and not hasattr(session.model, "peft_config"):
-        raise UserError(f"method '{session.config.method}' trains no adapter that PEFT has: --as plain")
+        raise UserError(
+            f"method '{session.config.method}' trains no adapter that PEFT has; --as plain holds what transformers' "
+            "own classes can"
+        )
 
 
 def base_name(session: Session) -> str:
@@ -107,12 +116,12 @@ def lora_of(hook: PromptedEmbedding, layout: IdLayout) -> tuple[Tensor, Tensor]:
         embeds = torch.cat([embeds, mean.expand(layout.rows - len(embeds), -1)])
     parts_a, parts_b = [], []
     if (offset := hook.offset) is not None and hook.use_offset:
-        hidden = embeds @ offset.w_down
-        parts_a.append(torch.relu(hidden if offset.b_1 is None else hidden + offset.b_1))
-        parts_b.append(offset.w_up)
-        if offset.b_2 is not None:
+        matrix, vector = offset.output()
+        parts_a.append(torch.cat([offset.hidden(some) for some in embeds.split(4096)]))
+        parts_b.append(matrix)
+        if vector is not None:
             parts_a.append(embeds.new_ones(len(embeds), 1))
-            parts_b.append(offset.b_2[None])
+            parts_b.append(vector[None])
     prompt, hosts = prompt_rows(hook), list(layout.prompt_ids)
     one_hot = embeds.new_zeros(len(embeds), len(hosts))
     one_hot[hosts, torch.arange(len(hosts), device=embeds.device)] = 1
