@@ -69,7 +69,7 @@ def measure_model(
     contestants, validation, skipped = open_contestants(name, profile, styles, device, method)
     yield from ({**keys[style], "skipped": reason} for style, reason in skipped.items())
     precisions = {contestant.session.config.precision for contestant in contestants.values()}
-    peaks = {precision: measure_matmul_peak(device, precision) for precision in precisions}
+    peaks = {precision: measure_matmul_peak(device, precision, CLOCKS[clock]) for precision in precisions}
     timings = take_timings(contestants, validation, profile, parts, repeats, device, CLOCKS[clock])
     for style, contestant in contestants.items():
         precision, first = contestant.session.config.precision, next(iter(contestants))

@@ -24,9 +24,9 @@ HEADINGS = ("claim", "verdict", "our records", "ours", "95% interval", "p", "the
 
 EXPLANATIONS = (
     "A verdict needs p < {level}, two-sided, by paired bootstrap over test rows and, from two seeds each on, over "
-    "seeds, after Holm's correction for {tests} comparisons; with 1 seed each nothing is said of other seeds. "
-    "Ours: the first named minus the second, in points. That two are the same is shown by two one-sided tests "
-    "against the margin.",
+    "seeds, after Holm's correction for {tests} comparisons; an interval is that of its comparison alone. With 1 "
+    "seed each nothing is said of other seeds. Ours: the first named minus the second, in points. That two are "
+    "the same is shown by two one-sided tests against the margin.",
     "The paper: its two scores and their difference in test rows. They are those of single runs, or quoted; p is "
     "the least that a sign test of one run each could give with so few rows apart. Needed: what would find the "
     "paper's difference, or the margin, in 80% of the cases, by the variances of our test: test rows with the "

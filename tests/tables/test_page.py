@@ -458,6 +458,11 @@ def test_the_seeds_of_a_configuration_differ_in_their_dashes_and_stand_in_the_le
     assert len(set(styles)) == len(plots.LINE_STYLES) - 1
 
 
+def test_series_that_are_no_methods_differ_from_what_only_the_paper_has():
+    table = load_table(ROOT / "configs" / "precision.yaml", {"results_dir": str(ROOT / "results")})
+    assert figures.SeriesStyles(build_view(table)).numbers == {"fp32": 0, "bf16": 1}
+
+
 def test_where_all_runs_have_one_seed_the_legend_names_none(load, tmp_path):
     read = check(html([finish(load(seed=1))]), tmp_path / "results")
     assert "seed" not in "".join(text for _, text in read.all("ul", "legend"))

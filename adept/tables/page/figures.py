@@ -128,12 +128,14 @@ class SeriesStyles:
     def __init__(self, view: View):
         if "task" in view.table.rows:
             self.attributes = {column: column_attributes(view, column) for column in view.columns}
+            run_here = {cell.column for cell in view.all_cells if cell.config or cell.parts}
         else:
             self.attributes = {row: row_attributes(view, row) for row in view.cells}
+            run_here = {cell.row for cell in view.all_cells if cell.config or cell.parts}
         methods = {
             name: known["method"].strip("|") if "method" in known else name
             for name, known in self.attributes.items()
-            if known
+            if name in run_here
         }
         self.numbers = dict.fromkeys(self.attributes, PAPER_ONLY) | series_numbers(methods)
 
