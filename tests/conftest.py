@@ -1,6 +1,9 @@
 """Tiny random models of the three families, saved as ordinary folders, and local data made from data/fixtures."""
 
+import functools
 import itertools
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 
 from adept.config.layers import resolve
 from adept.data.fixtures import write_rows
+from adept.methods import METHODS
 from adept.models.tiny import make_model, make_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,14 +58,77 @@ SIZES = {
     "pt": {"prompt_len": 9},
     "pt_table": {"prompt_len": 9},
     "dept_relu": {"prompt_len": 5, "rank": 3},
+    "residual": {"prompt_len": 8, "hidden": 4},
+    "dpt": {"prompt_len": 8, "rank": 3},
+    "ulpt": {"prompt_len": 8, "rank": 3},
+    "ptuning": {"prompt_len": 8},
+    "spot": {"prompt_len": 8},
+    "xprompt": {"prompt_len": 8, "pieces": 4},
+    "pt_embedding": {"prompt_len": 9},
+    "loraxl": {"prompt_len": 5, "bottleneck": 3},
+    "loraxab": {"prompt_len": 5, "rank": 3, "bottleneck": 3, "offset_len": 40},
     "lora": {"rank": 2},
+    "prefix": {"prompt_len": 3},
+    "lst": {"side_factor": 4, "side_blocks": "1", "importance_rows": 4},
+    "diff_pruning": {},
     "full": {},
     "zero_shot": {},
+    "adapter": {"bottleneck": 3},
+    "adapterdrop": {"bottleneck": 3, "adapter_blocks": "1-"},
+    "bitfit": {},
+    "dora": {"rank": 2},
+    "vera": {"rank": 4},
+    "ia3": {},
+    "ln_tuning": {},
 }
+
+CANNOT_RUN = {("prefix", "codegen"), ("lst", "llama"), ("lst", "codegen")}
+"""(method, family) that are refused in one line."""
+
+
+def runnable(methods, families=FAMILIES) -> list[tuple[str, str]]:
+    """(method, family) of those that can run."""
+    return [pair for pair in itertools.product(methods, families) if pair not in CANNOT_RUN]
+
+
+EVERY_FAMILY = ("zero_shot", "full", "lora", "pt", "dept", "adept", "pt_table", "dept_relu")
+"""The methods whose runs are tried on every family."""
+
+
+def runs_of_methods(families: Sequence[str] = FAMILIES, *, trained: bool = True) -> list[tuple[str, str]]:
+    """(method, family): EVERY_FAMILY on all of the families, each other method on one of them, by its name.
+
+    trained: without those that train nothing.
+    """
+    names = [name for name, method in METHODS.items() if method.rates or not trained]
+    runs = []
+    for name in names:
+        able = [family for family in families if (name, family) not in CANNOT_RUN]
+        one = able[zlib.crc32(name.encode()) % len(able)]
+        runs += [(name, family) for family in able if name in EVERY_FAMILY or family == one]
+    return runs
+
+
+@pytest.fixture(scope="session")
+def trained_prompt(model_folders, tmp_path_factory):
+    """trained_prompt(family) -> the folder of an adapter of prompt tuning with 8 tokens, as a run leaves it."""
+    from adept.runs.adapter import save_adapter
+    from adept.training.session import open_session
+
+    @functools.cache
+    def make(family: str) -> str:
+        config = resolve(
+            {"task": "rte", "method": "pt", "prompt_len": 8, "model": model_folders[family], "device": "cpu"}
+        )
+        session, folder = open_session(config), tmp_path_factory.mktemp("trained_prompt")
+        save_adapter(folder, session.trainables, config, session.base_weights)
+        return str(folder)
+
+    return make
 
 
 @pytest.fixture
-def make_config(model_folders, data_dir, tmp_path):
+def make_config(model_folders, data_dir, trained_prompt, tmp_path):
     """make_config(family, method, **fields): a run of a few seconds on a tiny model."""
 
     def make(family: str = "t5", method: str = "adept", **fields):
@@ -72,7 +139,32 @@ def make_config(model_folders, data_dir, tmp_path):
         }  # fmt: skip
         if method == "zero_shot":
             del common["steps"]  # nothing is trained
+        if METHODS[method].needs_start:
+            common["init_from"] = trained_prompt(family)
         return resolve({**common, **SIZES[method], **fields})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory) -> str:
+    """The folder of a tiny GPT2, whose positions are learned."""
+    from tiny_families import build
+
+    folder = tmp_path_factory.mktemp("gpt2")
+    build("GPT2").save_pretrained(folder)
+    make_tokenizer(folder, appends_eos=False)
+    return str(folder)
+
+
+@pytest.fixture
+def filled(make_config, gpt2):
+    """filled(family, method, **fields): a session whose trained parameters are random. family: t5, llama or gpt2."""
+    from explicit_formulas import filled_session
+
+    def make(family: str, method: str, **fields):
+        model = {"model": gpt2} if family == "gpt2" else {}
+        return filled_session(make_config, "llama" if family == "gpt2" else family, method, **model, **fields)
 
     return make
 

@@ -71,10 +71,14 @@ def error_line(model: type[BaseModel], error: ValidationError) -> str:
     first = next((entry for entry in errors if entry["type"] in UNKNOWN_KEY), errors[0])
     prefix, field = "", None
     for depth, part in enumerate(first["loc"]):  # down to the innermost model that the error lies in
+        if depth and isinstance(part, int):  # an entry of a list of models; a key that is a number comes first
+            prefix = f"{prefix}entry {part + 1}: "
+            continue
         known = model.model_fields
         field = known.get(part)
         inner = nested_model(field) if field else None
-        if inner is None or depth + 1 == len(first["loc"]):
+        below = [key for key in first["loc"][depth + 1 :] if not isinstance(key, int)]
+        if inner is None or not below:
             break
         model, prefix = inner, f"{prefix}{part}: "
     match first["type"]:
@@ -90,7 +94,9 @@ def error_line(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def nested_model(field: FieldInfo) -> type[BaseModel] | None:
-    return next((kind for kind in plain_types(field) if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    """The model that the field holds, or that it holds a list of."""
+    kinds = [*plain_types(field), *(typing.get_args(field.annotation) if list in plain_types(field) else ())]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def plain_types(field: FieldInfo) -> list[Any]:

@@ -14,9 +14,10 @@ from adept.bench.profiles import PROFILES, STYLES, Style
 from adept.bench.released import released_predict, use_released_way
 from adept.bench.synthetic import DigitTokenizer, set_short_answer_head
 from adept.config.layers import resolve
-from adept.config.run import RunConfig
+from adept.config.run import METHOD_OPTIONS, RunConfig
 from adept.data.batches import Batch, batch_indices, make_batch, prefetch
 from adept.data.example import Example
+from adept.methods import find_method
 from adept.models.families import BUNDLED
 from adept.models.loading import copy_sharing_parameters, load_model, patch_attention_and_dropout, random_model
 from adept.training.evaluation import predict
@@ -109,17 +110,28 @@ def load_base_model(name: str, device: torch.device) -> tuple[nn.Module, object]
     return set_short_answer_head(random_model(name, device)), DigitTokenizer()
 
 
+def style_config(style: str, profile: str, name: str, device: str, method: str = "adept", **fields) -> RunConfig:
+    """The options of a style's runs on a profile.
+
+    fields: RunConfig fields that take precedence over those of the profile and of the style. Those of the profile that
+    the method does not have are left out.
+    """
+    setup = PROFILES[profile]
+    own = find_method(method).own_options()
+    of_profile = {key: value for key, value in setup.fields.items() if key not in METHOD_OPTIONS or key in own}
+    common = {"task": setup.task or profile, "model": name, "device": device, "method": method}
+    sizes = {"batch_size": 32, "grad_accum": 1}
+    return resolve({**common, **sizes, **of_profile, **STYLES[style].fields, **fields})
+
+
 def open_style_sessions(
     style: str, model: nn.Module, tokenizer: object, profile: str, name: str, device: str, **fields
 ) -> list[Session]:
     """Opens the sessions of the runs that a style stacks, on copies of `model` that share its weights except in bf16.
 
-    fields: RunConfig fields that take precedence over those of the profile and of the style.
+    fields: of style_config().
     """
-    setup, chosen_style = PROFILES[profile], STYLES[style]
-    common = {"task": setup.task or profile, "model": name, "device": device, "method": "adept"}
-    sizes = {"batch_size": 32, "grad_accum": 1}
-    config = resolve({**common, **sizes, **setup.fields, **chosen_style.fields, **fields})
+    chosen_style, config = STYLES[style], style_config(style, profile, name, device, **fields)
     shares = config.precision != "bf16"  # opening a session in bf16 rounds the weights in place
     shared = {id(parameter): parameter for parameter in model.parameters()} if shares else {}
     model = copy.deepcopy(model, shared)

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from adept.bench.contestants import BATCHES, Contestant, load_base_model, open_style_sessions, representative_batches
+from adept.bench.contestants import (
+    BATCHES,
+    Contestant,
+    load_base_model,
+    open_style_sessions,
+    representative_batches,
+    style_config,
+)
 from adept.bench.profiles import INFERENCE, PROFILES, STEPS_PER_CYCLE, STYLES, validation_size
 from adept.bench.resources import (
     count_operations,
@@ -20,7 +27,8 @@ from adept.bench.resources import (
     why_step_does_not_fit,
 )
 from adept.bench.synthetic import synthetic_examples
-from adept.bench.timing import measure_matmul_peak, speedup, time_call, time_in_turns
+from adept.bench.timing import CLOCKS, Clock, measure_matmul_peak, speedup, time_call, time_in_turns
+from adept.bench.trainer import TrainerContestant, open_trainer_session
 from adept.data.dataset import load_data
 from adept.data.example import Example
 from adept.training.evaluation import predict
@@ -40,21 +48,29 @@ class Timings:
 
 
 def measure_model(
-    name: str, profile: str, styles: Sequence[str], parts: Collection[str], repeats: int, device: torch.device
+    name: str,
+    profile: str,
+    styles: Sequence[str],
+    parts: Collection[str],
+    repeats: int,
+    device: torch.device,
+    method: str = "adept",
+    clock: str = "wall",
 ) -> Iterator[dict]:
     """Yields one row of the result for each style: its measurements, or "skipped" with the reason.
 
-    parts: what to measure, of "step", "eval" and "cycle".
+    parts: what to measure, of "step", "eval" and "cycle". clock: a name of CLOCKS, for training steps and evaluation.
     """
-    keys = {style: {"model": name, "profile": profile, "style": style} for style in styles}
+    of_method = {} if method == "adept" else {"method": method}
+    keys = {style: {"model": name, "profile": profile, "style": style, **of_method} for style in styles}
     if reason := why_model_does_not_fit(name, styles, device):
         yield from ({**key, "skipped": reason} for key in keys.values())
         return
-    contestants, validation, skipped = open_contestants(name, profile, styles, device)
+    contestants, validation, skipped = open_contestants(name, profile, styles, device, method)
     yield from ({**keys[style], "skipped": reason} for style, reason in skipped.items())
     precisions = {contestant.session.config.precision for contestant in contestants.values()}
     peaks = {precision: measure_matmul_peak(device, precision) for precision in precisions}
-    timings = take_timings(contestants, validation, profile, parts, repeats, device)
+    timings = take_timings(contestants, validation, profile, parts, repeats, device, CLOCKS[clock])
     for style, contestant in contestants.items():
         precision, first = contestant.session.config.precision, next(iter(contestants))
         row = {
@@ -62,6 +78,7 @@ def measure_model(
             "precision": precision,
             "repeats": repeats,
             "first": first,
+            **({} if clock == "wall" else {"clock": clock}),
             "weight_bytes": weight_bytes(contestant.session.model),
         }
         if timings.training:
@@ -75,7 +92,7 @@ def measure_model(
 
 
 def open_contestants(
-    name: str, profile: str, styles: Sequence[str], device: torch.device
+    name: str, profile: str, styles: Sequence[str], device: torch.device, method: str = "adept"
 ) -> tuple[dict[str, Contestant], list[Example], dict[str, str]]:
     """Opens a contestant for each style, all on the same examples.
 
@@ -87,11 +104,16 @@ def open_contestants(
     training: list[Example] = []
     validation: list[Example] = []
     for style in styles:
-        sessions = open_style_sessions(style, model, tokenizer, profile, name, str(device))
+        kind = TrainerContestant if STYLES[style].trainer else Contestant
+        if STYLES[style].trainer:
+            config = style_config(style, profile, name, str(device), method)
+            sessions = [open_trainer_session(config, model, tokenizer)]
+        else:
+            sessions = open_style_sessions(style, model, tokenizer, profile, name, str(device), method=method)
         if not training:
             training, validation = make_examples(profile, sessions[0])
         batches = representative_batches(training, sessions[0].config)
-        contestant = Contestant(sessions, STYLES[style], training, batches)
+        contestant = kind(sessions, STYLES[style], training, batches)
         if reason := why_step_does_not_fit(contestant):
             skipped[style] = reason
         else:
@@ -119,13 +141,14 @@ def take_timings(
     parts: Collection[str],
     repeats: int,
     device: torch.device,
+    clock: Clock,
 ) -> Timings:
     """Times what `parts` needs: training for "step" and "cycle", evaluation for "eval" and "cycle"."""
     training, evaluation, predictions = {}, {}, {}
     if {"step", "cycle"} & set(parts):
         for contestant in contestants.values():  # warm up: allocate memory, compile for the shape of every batch
             contestant.train(contestant.batches if contestant.session.config.compile else contestant.batches[-1:])
-        together = time_in_turns({style: c.train for style, c in contestants.items()}, repeats, device)
+        together = time_in_turns({style: c.train for style, c in contestants.items()}, repeats, device, clock)
         training = {style: [t / STYLES[style].runs for t in times] for style, times in together.items()}
     if {"eval", "cycle"} & set(parts):
 
@@ -133,7 +156,7 @@ def take_timings(
             predictions[style] = contestants[style].predict(validation)
 
         works = {style: lambda style=style: evaluate(style) for style in contestants}
-        evaluation = time_in_turns(works, repeats, device)
+        evaluation = time_in_turns(works, repeats, device, clock)
     cycles = {
         style: [
             cycle_seconds(train_time / BATCHES, eval_time, profile, len(validation))

@@ -62,12 +62,15 @@ class Style:
     """RunConfig fields of the style."""
     released: bool = False
     """Use the padding, attention, logits and evaluation of the released code (adept/bench/released.py)."""
+    trainer: bool = False
+    """PEFT's model and transformers' Trainer (adept/bench/trainer.py)."""
     runs: int = 1
     """The number of runs stacked on one model. The reported time of a step is the share of one run."""
 
 
 STYLES = {
     "released": Style({"group_by_length": False, "eval_batch_size": 32, "max_new_tokens": 19}, released=True),
+    "trainer": Style({}, trainer=True),
     "ours": Style({}),
     "tf32": Style({"precision": "tf32"}),
     "bf16": Style({"precision": "bf16"}),

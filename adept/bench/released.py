@@ -25,13 +25,18 @@ class ReleasedCodec(Codec):
     """
 
     def train_batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        batch = super().train_batch(examples)
-        labels, positions = batch.pop("labels"), batch.pop("logits_to_keep", None)
-        if positions is None:
-            return {**batch, "labels": F.pad(labels, (0, self.max_target_len - labels.shape[1]), value=IGNORED)}
-        batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
-        batch["labels"][:, positions + 1] = batch.pop("shift_labels")
-        return batch
+        batch = labels_at_every_position(super().train_batch(examples))
+        missing = self.max_target_len - batch["labels"].shape[1]
+        return {**batch, "labels": F.pad(batch["labels"], (0, max(0, missing)), value=IGNORED)}
+
+
+def labels_at_every_position(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch of Codec.train_batch as transformers' models take it: labels of causal models as wide as their inputs."""
+    labels, positions = batch["labels"], batch.get("logits_to_keep")
+    if positions is not None:
+        labels = torch.full_like(batch["input_ids"], IGNORED)
+        labels[:, positions + 1] = batch["shift_labels"]
+    return {name: batch[name] for name in ("input_ids", "attention_mask")} | {"labels": labels}
 
 
 def use_released_way(session: Session) -> Session:

@@ -49,12 +49,15 @@ def merge_results(old: dict, new: dict) -> dict:
     """The new measurements, and those old ones that were not repeated."""
 
     def merge_rows(part: str, key: tuple[str, ...]) -> list[dict]:
-        repeated = {tuple(row[k] for k in key) for row in new[part]}
-        return [row for row in old.get(part, []) if tuple(row[k] for k in key) not in repeated] + new[part]
+        rows = new.get(part, [])
+        repeated = {tuple(row.get(k) for k in key) for row in rows}
+        return [row for row in old.get(part, []) if tuple(row.get(k) for k in key) not in repeated] + rows
 
+    runs = merge_rows("runs", ("model", "profile", "method", "style"))
     return {
         "machine": new["machine"],
-        "rows": merge_rows("rows", ("model", "profile", "style")),
+        "rows": merge_rows("rows", ("model", "profile", "method", "style")),
+        **({"runs": runs} if runs else {}),
         "inference": merge_rows("inference", ("model", "profile", "contestant")),
         "adapters": merge_rows("adapters", ("model", "adapters", "new_tokens")),
         "memory": merge_rows("memory", ("model", "task", "precision", "checkpointed")),
@@ -108,6 +111,7 @@ def performance_markdown(result: dict) -> str:
         f"transformers {machine['transformers']}.",
         "",
         *step_table([row for row in rows if "step" in row]),
+        *run_table(result.get("runs", [])),
         *evaluation_table([row for row in rows if "eval" in row]),
         *inference_table(result["inference"]),
         *adapters_table(result.get("adapters", [])),
@@ -120,6 +124,8 @@ def performance_markdown(result: dict) -> str:
         for row in result["rows"]
         if "skipped" in row
     ]
+    if any(row.get("clock") == "processor" for row in result["rows"] + result.get("runs", [])):
+        lines += ["Processor time in place of wall-clock time: other programs ran on the machine."]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -130,12 +136,30 @@ def step_table(rows: list[dict]) -> list[str]:
     for row in rows:
         step = row["step"]
         cells.append([
-            row["model"], row["profile"], row["style"], f"{step['steps_per_second']:.3g}",
+            row["model"], row["profile"], style_text(row), f"{step['steps_per_second']:.3g}",
             f"{step['examples_per_second']:.3g}", f"{step['tokens_per_second']:,.0f}", f"{100 * step['padding']:.0f}%",
             f"{100 * step['utilisation']:.0f}%", f"{step['operations']:,}" if step["operations"] else MISSING,
             gigabytes(row["weight_bytes"]), gigabytes(step["memory_bytes"]), speedup_cell(row, "step"),
         ])  # fmt: skip
     return markdown_table([*head, "weights GB", "step GB", "times the first"], cells)
+
+
+def style_text(row: dict) -> str:
+    """ "ours", or with its method where that is not ADePT: "trainer, pt"."""
+    return f"{row['style']}, {row['method']}" if "method" in row else row["style"]
+
+
+def run_table(rows: list[dict]) -> list[str]:
+    """The table of whole runs."""
+    cells = [
+        [
+            row["model"], row["profile"], style_text(row), f"{row['steps']:,}", f"{row['evaluated_rows']:,}",
+            f"{row['run']['seconds']:.3g}", speedup_cell(row, "run"),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    head = ["model", "task", "style", "steps", "rows an evaluation", "whole run s", "times the first"]
+    return markdown_table(head, cells)
 
 
 def evaluation_table(rows: list[dict]) -> list[str]:

@@ -4,6 +4,7 @@ python -m adept bench                                                  T5-small'
 python -m adept bench --device cuda --models t5-base t5-3b --style released ours bf16 compiled --out results/performance
 python -m adept bench --only adapters                                  times 16 adapters in one batch and one by one
 python -m adept bench --only memory                                    counts what a step of the paper's models needs
+python -m adept bench --style trainer ours --method pt lora --steps 200      beside PEFT and transformers' Trainer
 
 Models have their true shape and random weights. Sources have the lengths of the tasks' real rows under T5's tokenizer.
 In each repeat every style does the same work once; reported ratios are medians over the repeats. A step has 32 rows
@@ -21,18 +22,23 @@ from adept.bench import (
     measure_adapters,
     measure_inference,
     measure_model,
+    measure_whole_runs,
     performance_markdown,
     save_performance,
 )
 from adept.bench.memory import COUNTED_MODELS
 from adept.bench.profiles import PROFILES, STYLES
 from adept.bench.report import describe_machine
+from adept.bench.timing import CLOCKS
 from adept.config.command_line import OneLineParser
+from adept.methods import METHODS
 from adept.models.families import BUNDLED, SHAPES
 from adept.training.session import pick_device
 
 MODELS = [*SHAPES, BUNDLED]
 PARTS = ("step", "eval", "cycle", "inference", "adapters", "memory")
+TRAINER_PARTS = ("step", "run")
+"""What is measured beside transformers' Trainer: training steps, and whole runs of the bundled model."""
 
 
 def make_parser() -> OneLineParser:
@@ -59,9 +65,23 @@ def make_parser() -> OneLineParser:
         default=["released", "ours"],
         help=f"of {', '.join(STYLES)}; ratios are to the first [released ours]",
     )
-    parser.add_argument("--only", nargs="+", metavar="PART", default=list(PARTS), help=f"of {', '.join(PARTS)} [all]")
+    parser.add_argument(
+        "--method", nargs="+", default=["adept"], help=f"of {', '.join(METHODS)}; trainer: of pt, lora [adept]"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="PART",
+        help=f"of {', '.join(PARTS)} [all]; with --style trainer of {', '.join(TRAINER_PARTS)}",
+    )
+    parser.add_argument("--steps", type=int, default=200, help="of a whole run, which evaluates twice [200]")
+    parser.add_argument("--eval_rows", type=int, default=200, help="of an evaluation of a whole run [200]")
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="processor: on a machine with other programs [wall]"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="the number of repeats, whose median is reported [3]")
     parser.add_argument("--out", metavar="NAME", help="update NAME.json and NAME.md")
+    parser.add_argument("--entry", metavar="TEXT", help="of NAME.json and NAME.md [the kind of device]")
     return parser
 
 
@@ -72,39 +92,55 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     synthetic = [name for name, profile in PROFILES.items() if profile.deciles]
     options.models = options.models or (["t5-small", BUNDLED] if on_cpu else ["t5-base"])
     options.profiles = options.profiles or (["rte", "sst2", "boolq"] if on_cpu else synthetic)
+    beside_trainer = any(STYLES[style].trainer for style in options.style if style in STYLES)
+    parts = TRAINER_PARTS if beside_trainer else PARTS
+    options.only = options.only or list(parts)
     for words, known in (
         (options.models, MODELS),
+        (options.method, METHODS),
         (options.profiles, PROFILES),
         (options.style, STYLES),
-        (options.only, PARTS),
+        (options.only, parts),
     ):
         for word in words:
             if word not in known:
                 raise UserError(f"unknown name '{word}'; {nearest(word, known)}")
-    if options.repeats < 1:
-        raise UserError(f"--repeats must be >= 1, not {options.repeats}")
+    for name in ("repeats", "steps", "eval_rows"):
+        if (value := getattr(options, name)) < 1:
+            raise UserError(f"--{name} must be >= 1, not {value}")
+    if beside_trainer and not on_cpu and "run" in options.only:
+        raise UserError("whole runs are timed on a CPU: add --only step, or leave --device out")
     return options
 
 
 def measure(options: argparse.Namespace) -> dict:
     """Measures what the options name, reports progress on stderr, and saves after each model if there is an --out."""
     device, parts = pick_device(options.device), set(options.only)
-    result: dict = {"machine": describe_machine(device), "rows": [], "inference": [], "adapters": [], "memory": []}
+    result: dict = {"machine": describe_machine(device)}
+    result |= {part: [] for part in ("rows", "runs", "inference", "adapters", "memory")}
     for name, task in COUNTED_MODELS if "memory" in parts else []:
         result["memory"] += count_models_memory(name, task)
         print_status(f"counted {name}, {task}")
     for name in options.models:
         profiles = options.profiles if name != BUNDLED else ["movie_reviews"]
         for profile in profiles if parts & {"step", "eval", "cycle"} else []:
-            result["rows"] += measure_model(name, profile, options.style, parts, options.repeats, device)
-            print_status(f"measured {name}, {profile}")
+            for method in options.method:
+                result["rows"] += measure_model(
+                    name, profile, options.style, parts, options.repeats, device, method, options.clock
+                )
+                print_status(f"measured {name}, {profile}, {method}")
+        for method in options.method if "run" in parts and name == BUNDLED else []:
+            result["runs"] += measure_whole_runs(
+                method, options.steps, options.repeats, options.clock, eval_rows=options.eval_rows
+            )
+            print_status(f"measured whole runs of {name}, {method}")
         if "inference" in parts and name != BUNDLED:
             result["inference"] += measure_inference(name, "sst2", options.repeats, device)
         if "adapters" in parts:
             result["adapters"] += measure_adapters(name, options.repeats, device)
             print_status(f"measured adapters on {name}")
         if options.out:
-            save_performance(options.out, device.type, result)
+            save_performance(options.out, options.entry or device.type, result)
     return result
 
 

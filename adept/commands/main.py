@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "carries out a table's runs and prints the table",
     "report": "prints a table from the records that are there; with --all, writes the page",
     "predict": "answers rows, lines or a prompt with trained runs",
+    "export": "writes a trained run as a folder for transformers or PEFT alone",
     "push": "puts a trained run on the Hugging Face hub, with its card",
     "bench": "times training and evaluation beside the released code's way, counts memory",
     "dashboard": "sends a report of a table's tracked runs to wandb",

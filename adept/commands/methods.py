@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from adept.base.console import print_result
+from adept.base.errors import UserError
 from adept.config.command_line import OneLineParser
 from adept.config.layers import resolve
 from adept.methods import METHODS
@@ -34,7 +36,8 @@ def main(arguments: list[str]) -> int:
 def describe(method: type[Method], model: str) -> dict[str, Any]:
     """{"method", "reference", "description", "trainable_params", "options"}.
 
-    The options have the values of a run of RTE with this model.
+    The options have the values of a run of RTE with this model. trainable_params is None where the method cannot be
+    applied to this model with them.
     """
     options = resolve({"task": "rte", "method": method.name, "model": model}).method_options
     return {
@@ -46,12 +49,18 @@ def describe(method: type[Method], model: str) -> dict[str, Any]:
     }
 
 
-def count_trainable(method: Method, name: str) -> int:
-    """Trained parameters of the method on the model's true shape, counted on the meta device."""
+def count_trainable(method: Method, name: str) -> int | None:
+    """Trained parameters of the method on the model's true shape, counted on the meta device.
+
+    None where the method cannot be applied to the model. Raises UserError for an unknown model.
+    """
     from adept.models.loading import shape_only_model
 
-    adapted = method.apply(shape_only_model(name), ShapeOnlyTokenizer())
-    return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    model = shape_only_model(name)
+    try:
+        return method.count_trained(method.adapt(model, ShapeOnlyTokenizer()))
+    except UserError:
+        return None
 
 
 class ShapeOnlyTokenizer:
@@ -61,10 +70,15 @@ class ShapeOnlyTokenizer:
         return argparse.Namespace(input_ids=[0])
 
 
+def shown_count(row: Mapping[str, Any]) -> str:
+    """The number of trained parameters of one method, a dash where it cannot be applied to the model."""
+    return "–" if row["trainable_params"] is None else f"{row['trainable_params']:,}"
+
+
 def markdown(described: list[dict[str, Any]], model: str) -> str:
     """A table of the methods, and below it the options of each."""
     lines = [f"| method | reference | trained parameters on {model} |", "|---|---|---|"]
-    lines += [f"| {row['method']} | {row['reference']} | {row['trainable_params']:,} |" for row in described]
+    lines += [f"| {row['method']} | {row['reference']} | {shown_count(row)} |" for row in described]
     for row in described:
         lines += ["", f"{row['method']}: {row['description']}"]
         fields = METHODS[row["method"]].own_options()

@@ -3,6 +3,7 @@
 python -m adept report configs/table12.yaml [--page]      with its sweep's flags, which are noted beside the results
 python -m adept report configs/table12.yaml --profile NAME --only task=rte --OPTION VALUE ...      with these flags
 python -m adept report --all [--profile NAME]      all tables, results/README.md and the page results/index.html
+python -m adept report --all --profile study,laptop      of each table, the first profile whose runs are all there
 
 Writes RESULTS_DIR/tables/<table>.md and .csv, .search.csv where validation had a choice, .png where runs were evaluated
 more than once, and with --page .html. Flags become a part of the files' names.

@@ -23,7 +23,9 @@ def table_parser(command: str, description: str, arguments: Iterable[str]) -> On
     parser = command_line(description, prog=prog, config_file=False, arguments=arguments)
     parser.add_argument("table", type=Path, nargs="?", default=None, help="configs/<table>.yaml")
     parser.add_argument(
-        "--profile", help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one)"
+        "--profile",
+        help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one), 'study' (longer), "
+        "'fast' (bf16, compiled on a GPU)",
     )
     parser.add_argument(
         "--only",
@@ -47,6 +49,9 @@ def named_tables(rest: argparse.Namespace, overrides: Mapping[str, Any]) -> list
     if ("table" in rest and rest.table is not None) == ("all" in rest):
         raise UserError("name a table, such as configs/table12.yaml, or give --all")
     files = [ROOT / "configs" / f"table{number}.yaml" for number in range(1, 16)] if "all" in rest else [rest.table]
-    tables = [load_table(path, overrides, getattr(rest, "profile", None), getattr(rest, "only", ())) for path in files]
+    profile = getattr(rest, "profile", None)
+    profiles = profile.split(",") if profile and "all" in rest else [profile]
+    only = getattr(rest, "only", ())
+    tables = [load_table(path, overrides, name, only) for path in files for name in profiles]
     check_overrides(tables)
     return tables

@@ -56,6 +56,7 @@ SPLIT_NAMES = {
     Split.HALVE_VALIDATION: "halves of its validation set",
     Split.CARVE_1000: "1,000 training rows; its {test} set",
     Split.NATIVE: "its {validation} and {test} sets",
+    Split.TRAIN_TEST: "no validation; its {test} set",
     Split.HALVE_ROWS: "no validation; the second half of its rows",
 }
 

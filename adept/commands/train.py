@@ -2,6 +2,7 @@
 
 python train.py --task rte --method adept --prompt_len 60 --bottleneck 10
 python train.py --task @superglue --method pt
+python train.py --task rte --profile fast
 torchrun --nproc_per_node 2 train.py --task rte
 python train.py --task movie_reviews --model smollm2-135m --method adept --prompt_len 7 --bottleneck 8 --steps 60
 """
@@ -23,6 +24,7 @@ from adept.runs.comparison import accept
 from adept.runs.layout import record_path
 from adept.runs.record import finished_record, summary_line
 from adept.runs.tracking import mirror_finished
+from adept.tables.table_file import profile_flags
 from adept.tasks import task_names
 
 
@@ -31,7 +33,12 @@ def main(arguments: list[str]) -> int:
     distributed.initialize()
     parser = command_line(__doc__, prog="python train.py", arguments=arguments)
     add_rerun(parser)
+    parser.add_argument(
+        "--profile", metavar="NAME", help="configs/profiles/NAME.yaml below the flags: 'fast' (bf16, compiled on a GPU)"
+    )
     flags, rest = parse(parser, arguments)
+    if "profile" in rest:
+        flags = with_profile(rest.profile, flags)
     file, rerun = getattr(rest, "config", None), "rerun" in rest
     name = flags.get("task") or (read_yaml(Path(file)).get("task") if file else None)
     if not str(name).startswith("@"):
@@ -41,6 +48,15 @@ def main(arguments: list[str]) -> int:
     if failures:
         print_status(f"error: {len(failures)} of {len(names)} tasks did not run: {', '.join(failures)}")
     return 2 if failures else 0
+
+
+def with_profile(name: str, flags: dict) -> dict:
+    """The flags, with what the profile sets on this machine, which is printed."""
+    found = profile_flags(name, flags)
+    set_here = ", ".join(f"{option} = {value}" for option, value in sorted(found.items()))
+    if distributed.RANK == 0:
+        print_status(f"profile {name}: {set_here or 'changes nothing on this machine'}")
+    return {**flags, **found}
 
 
 def run_task(flags: dict, config_file: str | None, rerun: bool = False) -> bool:

@@ -110,6 +110,10 @@ class RunConfig(Options):
         "digits",
         "label strings: 'digits' (released code) or 'words' (T5's; the default of a task file)",
     )
+    task_prefix: bool = option(
+        False,
+        "sources begin with the task's name ('mrpc sentence1: ...'), as those of the quoted baselines do",
+    )
     split_seed: int = option(
         42, "of the permutation that halves the validation set or carves 1,000 rows (released code: 42)", ge=0
     )
@@ -325,7 +329,7 @@ def task_of(config: RunConfig) -> Task:
         task = read_task(Path(config.task_file))
     else:
         task = find_task(config.task)
-    return task.with_options(config.task_options, config.targets, config.invalid_answers)
+    return task.with_options(config.task_options, config.targets, config.invalid_answers, config.task_prefix)
 
 
 def default_warmup(steps: int) -> int:

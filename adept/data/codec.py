@@ -42,7 +42,7 @@ class Codec:
     prompt_ids: tuple[int, ...]  # [m] ids >= V
     max_source_len: int
     max_target_len: int
-    cue: str | None
+    cue: str | None  # "": none is written, but sources are cut at their end
     cut_references: bool = False  # references pass through the tokenizer and max_target_len too (released code)
     table_rows: tuple[int, int] | None = None  # of the tables that sources and targets address; None: not checked
     clean_up: bool = False  # texts are cleaned up as transformers 4 decodes, and stripped (released code)
@@ -52,6 +52,11 @@ class Codec:
     def max_width(self) -> int:
         """Columns of the longest possible row of train_batch."""
         return len(self.prompt_ids) + self.max_source_len + (0 if self.encoder_decoder else self.max_target_len)
+
+    @property
+    def padding_side(self) -> str:
+        """Where rows of a source_batch are padded: away from the answer."""
+        return "right" if self.encoder_decoder else "left"
 
     # Strings to ids
 
@@ -130,7 +135,7 @@ class Codec:
     @functools.cached_property
     def cue_ids(self) -> list[int]:
         """Ids of a decoder-only model's cue on a line of its own."""
-        return [] if self.encoder_decoder or self.cue is None else self.ids_after(CONTEXTS[0], f"\n{self.cue}")
+        return [] if self.encoder_decoder or not self.cue else self.ids_after(CONTEXTS[0], f"\n{self.cue}")
 
     def text_ids(self, text: str, source: str = "") -> list[int]:
         """Ids of a target without EOS. A decoder-only model's target follows its cue after a blank.
@@ -220,7 +225,7 @@ class Codec:
 
     def pad_sources(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """source_batch() of rows that source_row() made, also of codecs with other prompts."""
-        return self.masked(rows, "right" if self.encoder_decoder else "left")
+        return self.masked(rows, self.padding_side)
 
     def masked(self, rows: Sequence[Sequence[int]], side: str) -> dict[str, Tensor]:
         # Padding is EOS: many tables hold zeros at the pad token, and a family that normalises what it reads (Gemma 3n)

@@ -17,7 +17,7 @@ from adept.data.sources import data_files, load_rows
 from adept.data.splits import split_rows
 from adept.data.truncation import Truncation, measure_truncation
 from adept.tasks.rows import Row
-from adept.tasks.task import Split, Task
+from adept.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def load_data(task: Task, config: RunConfig) -> Data:
         loaded[split] = render_rows(task, split, rows, where)
     parts = [list(itertools.chain(*rows)) for rows in split_rows(task, loaded, config.split_seed)]
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
-        if not part and not (name == "validation" and task.split is Split.HALVE_ROWS):
+        if not part and (name != "validation" or task.split.validates):
             raise UserError(
                 f"task '{task.name}' ({origin}): no {name} rows are left after the split ({task.split.value})"
             )

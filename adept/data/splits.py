@@ -35,6 +35,8 @@ def split_rows(task: Task, loaded: dict[str, list], seed: int) -> tuple[list, li
                 )
             order = permutation(len(rows), seed)
             validation, train = [rows[i] for i in order[:1000]], [rows[i] for i in order[1000:]]
+        case Split.TRAIN_TEST:
+            (train, test), validation = parts, []
         case Split.HALVE_ROWS:
             (rows,) = parts
             train, validation, test = rows[: len(rows) // 2], [], rows[len(rows) // 2 :]

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from adept.base.errors import UserError, nearest
-from adept.methods.in_model import Full, LoRA, ZeroShot
+from adept.methods.adapters import Adapter, AdapterDrop
+from adept.methods.biases import BitFit
+from adept.methods.diff_pruning import DiffPruning
+from adept.methods.in_model import Full, ZeroShot
+from adept.methods.ladder import LadderSideTuning
 from adept.methods.method import Method
-from adept.methods.prompts import PT, ADePT, DePT
-from adept.methods.released import DePTReLU, PTWithTable
+from adept.methods.peft_tuners import IA3, DoRA, LNTuning, LoRA, VeRA
+from adept.methods.prefix import Prefix
+from adept.methods.prompt_encoders import DPT, ULPT, PTuning, Residual, XPrompt
+from adept.methods.prompts import PT, ADePT, DePT, PromptAndEmbedding, SPoT
+from adept.methods.released import DePTReLU, LoRAXAB, LoRAXL, PTWithTable
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -17,8 +24,27 @@ METHODS: dict[str, type[Method]] = {
         PT,
         DePT,
         ADePT,
+        SPoT,
+        Residual,
+        DPT,
+        ULPT,
+        PTuning,
+        XPrompt,
+        PromptAndEmbedding,
         PTWithTable,
         DePTReLU,
+        LoRAXL,
+        LoRAXAB,
+        Adapter,
+        AdapterDrop,
+        BitFit,
+        DoRA,
+        VeRA,
+        IA3,
+        LNTuning,
+        Prefix,
+        LadderSideTuning,
+        DiffPruning,
     )
 }
 

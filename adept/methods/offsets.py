@@ -1,8 +1,9 @@
-"""Offsets on input embeddings: by token (ADePT, Eq. 3) and by position (DePT, Eq. 2)."""
+"""Offsets on input embeddings: by token (ADePT, Eq. 3), by position (DePT, Eq. 2), and by both."""
 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,9 @@ class TokenOffset(nn.Module):
     W_up and both biases start at 0, so training starts at f = 0. `bias=False` is the variant that the released code
     runs under DePT's name (peft_model.py, PROMPT_TUNING_LORA).
     """
+
+    of_token_alone: ClassVar[bool] = True
+    """It does not depend on the token's place, so that it folds into the embedding table."""
 
     def __init__(self, width: int, bottleneck: int, *, dropout: float = 0.0, init: str = "rank", bias: bool = True):
         """init: W_down ~ U(-b, b), with b = 1/sqrt(bottleneck) for 'rank' and 1/sqrt(width) for 'width'.
@@ -73,6 +77,53 @@ class PositionOffset(nn.Module):
         low_rank = F.embedding(row, self.a)  # [B, T, r]
         return (low_rank @ self.b) * (self.scale * carries[..., None])
 
+    def rows(self) -> Tensor:
+        """[s, D]: the offset of each index after the prompt."""
+        return self.scale * (self.a.roll(-self.shift, 0) @ self.b)
+
     def forget(self) -> None:
         """No decode step follows the last forward."""
         self._next_position = None
+
+
+class NormalisedTokenOffset(nn.Module):
+    """A token-shared network with a hidden layer under a norm: (g * N(ReLU(E A + a) H + h) + c) B + b.
+
+    N subtracts the mean over the r hidden numbers and divides by their standard deviation. B, a, h, c and b start at 0
+    and g at 1, so training starts at an offset of 0.
+    """
+
+    of_token_alone: ClassVar[bool] = True
+
+    def __init__(self, width: int, bottleneck: int):
+        """A and H start uniform within 1 / sqrt(bottleneck), as the released code draws them."""
+        super().__init__()
+        bound = 1 / math.sqrt(bottleneck)
+        self.w_down = nn.Parameter(torch.empty(width, bottleneck).uniform_(-bound, bound))  # A [D, r]
+        self.w_hidden = nn.Parameter(torch.empty(bottleneck, bottleneck).uniform_(-bound, bound))  # H [r, r]
+        self.w_up = nn.Parameter(torch.zeros(bottleneck, width))  # B [r, D]
+        self.b_down, self.b_hidden = nn.Parameter(torch.zeros(bottleneck)), nn.Parameter(torch.zeros(bottleneck))
+        self.norm = nn.LayerNorm(bottleneck, eps=1e-12)  # g, c [r]
+        self.b_up = nn.Parameter(torch.zeros(width))  # [D]
+
+    def forward(self, embeds: Tensor, is_prompt: Tensor) -> Tensor:
+        """embeds [B, T, D] -> offset [B, T, D]; depends on the token alone, so `is_prompt` [B, T] is not read."""
+        hidden = F.relu(F.linear(embeds, self.w_down.T, self.b_down))  # [B, T, r]
+        hidden = self.norm(F.linear(hidden, self.w_hidden.T, self.b_hidden))
+        return F.linear(hidden, self.w_up.T, self.b_up)
+
+
+class TokenAndPositionOffset(nn.Module):
+    """The sum of a TokenOffset and a PositionOffset."""
+
+    def __init__(self, token: TokenOffset, position: PositionOffset):
+        super().__init__()
+        self.token, self.position = token, position
+
+    def forward(self, embeds: Tensor, is_prompt: Tensor) -> Tensor:
+        """embeds [B, T, D], is_prompt [B, T] -> offset [B, T, D]."""
+        return self.token(embeds, is_prompt) + self.position(embeds, is_prompt)
+
+    def forget(self) -> None:
+        """No decode step follows the last forward."""
+        self.position.forget()

@@ -9,6 +9,7 @@ from adept.metrics.classification import accuracy, f1, f1_macro, matthews, quest
 from adept.metrics.code import pass_at_1, pass_at_1_two_versions, pass_at_10
 from adept.metrics.question_answering import exact_match, squad_f1
 from adept.metrics.regression import pearson, spearman
+from adept.metrics.worked_answers import final_number
 
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
@@ -20,6 +21,7 @@ METRICS: dict[str, Metric] = {
     "spearman": spearman,
     "exact_match": exact_match,
     "squad_f1": squad_f1,
+    "final_number": final_number,
     "pass@1_two_versions": pass_at_1_two_versions,
     "pass@1": pass_at_1,
     "pass@10": pass_at_10,

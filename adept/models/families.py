@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adept.base.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ALIASES = {
@@ -97,6 +99,15 @@ def has_t5_attention(model: PreTrainedModel) -> bool:
     return model.config.model_type == "t5"
 
 
+MODEL_KINDS = ("encoder-decoder", "decoder-only")
+"""What model_kind() can say."""
+
+
+def model_kind(model: PreTrainedModel) -> str:
+    """Which of MODEL_KINDS the model is."""
+    return MODEL_KINDS[0] if model.config.is_encoder_decoder else MODEL_KINDS[1]
+
+
 def input_embedding_owner(model: PreTrainedModel) -> PreTrainedModel:
     """The module whose input embedding the source passes through: T5's encoder, else the model.
 
@@ -146,6 +157,105 @@ def attention_projections(model: PreTrainedModel) -> list[str]:
         f"LoRA finds no attention projections that it knows in {type(model).__name__}; --method adept, dept, pt and "
         "full need none, or add its module names to ATTENTION_PROJECTIONS in adept/models/families.py"
     )
+
+
+KEY_PROJECTIONS = ("k_proj", "key_proj", "key", "Wk")
+"""Those of ATTENTION_PROJECTIONS that make keys alone."""
+
+
+def query_value_projections(model: PreTrainedModel) -> list[str]:
+    """attention_projections() without those that make keys alone. Raises UserError as it does."""
+    return [name for name in attention_projections(model) if name not in KEY_PROJECTIONS]
+
+
+class BlockNames(NamedTuple):
+    """Names of linears within a transformer block, as regexes."""
+
+    keys_values: str
+    """Those that make the keys and values of any attention."""
+    attention_output: str
+    """The last one of the self-attention."""
+    feed_forward_output: str
+    """The last one of the feed-forward network."""
+
+
+BLOCK_NAMES = (
+    BlockNames(r"layer\.\d\.\w+Attention\.[kv]", r"layer\.0\.SelfAttention\.o", r"layer\.\d\.DenseReluDense\.wo"),  # T5
+    BlockNames(r"(self|cross)_attn\.[kv]_proj", r"self_attn\.o_proj", r"mlp\.(down|c)_proj"),  # Llama, Starcoder2
+    BlockNames(r"self_attn\.qkv_proj", r"self_attn\.o_proj", r"mlp\.down_proj"),  # Phi3
+    BlockNames(r"self_attn\.[kv]_proj", r"self_attn\.dense", r"mlp\.fc2"),  # Phi
+    BlockNames(r"(self|encoder)_attn\.[kv]_proj", r"self_attn\.out_proj", r"fc2"),  # BART, OPT
+    BlockNames(r"attn\.(qkv|[kv])_proj", r"attn\.out_proj", r"mlp\.fc_out"),  # CodeGen, GPT-J
+    BlockNames(r"attn\.c_attn", r"attn\.c_proj", r"mlp\.c_proj"),  # GPT-2
+    BlockNames(r"\w+\.query_key_value", r"\w+\.dense", r"mlp\.dense_4h_to_h"),  # GPT-NeoX, Bloom, Falcon
+)
+"""By family. Fused projections make the queries, too."""
+
+
+class Block(NamedTuple):
+    """A transformer block, with the full names of some of its linears (BlockNames)."""
+
+    name: str
+    number: int
+    """Its place in its stack, from 0."""
+    in_encoder: bool
+    keys_values: list[str]
+    attention_output: str
+    feed_forward_output: str
+
+
+def named_blocks(model: PreTrainedModel) -> list[Block]:
+    """The transformer blocks in order; of an encoder-decoder, the encoder's before the decoder's.
+
+    Raises UserError for a model whose blocks have other modules than BLOCK_NAMES knows, such as experts.
+    """
+    from adept.models.recompute import transformer_blocks
+
+    blocks, found = set(transformer_blocks(model)), []
+    encoder = set(model.get_encoder().modules()) if model.config.is_encoder_decoder else set()
+    for name, block in model.named_modules():
+        if block in blocks:
+            inside = [inner for inner, _ in block.named_modules()]
+            matches = ([[n for n in inside if re.fullmatch(regex, n)] for regex in names] for names in BLOCK_NAMES)
+            match = next((m for m in matches if m[0] and len(m[1]) == len(m[2]) == 1), None)
+            if match is None:
+                break
+            keys_values, attention, feed_forward = [[f"{name}.{n}" for n in some] for some in match]
+            number = int(name.rsplit(".", 1)[-1])
+            found.append(Block(name, number, block in encoder, keys_values, *attention, *feed_forward))
+    if not blocks or len(found) < len(blocks):
+        raise UserError(
+            f"{type(model).__name__} has blocks without one attention and one feed-forward network that this method "
+            "knows; --method lora, adept, dept, pt and full need none, or add its module names to BLOCK_NAMES in "
+            "adept/models/families.py"
+        )
+    return found
+
+
+def norm_names(model: PreTrainedModel) -> list[str]:
+    """Names of the normalisation layers that have weights. Raises UserError for a model without any."""
+    norms = [
+        name
+        for name, module in model.named_modules()
+        if "norm" in type(module).__name__.lower() and any(True for _ in module.parameters(recurse=False))
+    ]
+    if not norms:
+        raise UserError(f"{type(model).__name__} has no normalisation layers with weights to train")
+    return norms
+
+
+SHARED_TABLE = ("t5", "mt5", "longt5")
+"""Encoder-decoders whose sides read one table, `shared`, and whose head may have a file entry of its own."""
+
+
+def position_table(model: PreTrainedModel) -> nn.Embedding | None:
+    """The trained table of a causal model's absolute positions, which begin at 0 (GPT-2); None where there is none."""
+    return getattr(model.base_model, "wpe", None)
+
+
+def peft_task_type(model: PreTrainedModel) -> str:
+    """What PEFT calls the model's kind of task."""
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
 def forward_flops(config: PretrainedConfig, source: int, target: int, shared: int = 0) -> tuple[float, float]:

@@ -65,4 +65,9 @@ def generate_ids(
         if beams == 1:
             raise
         raise UserError(f"--beams {beams}: {first_line(error)}") from error
+    return answer_ids(model, batch, output)
+
+
+def answer_ids(model: PreTrainedModel, batch: dict[str, Tensor], output: Tensor) -> Tensor:
+    """[B, L]: what generate() has added to its input: without a causal model's source, or the decoder's start token."""
     return output[:, 1:] if model.config.is_encoder_decoder else output[:, batch["input_ids"].shape[1] :]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adept.models.capabilities import accepts
+from adept.models.families import input_embedding_owner
 from adept.models.recompute import expand_prompt_cache, prompt_cache
 
 
@@ -43,6 +44,18 @@ def training_logits(model: nn.Module, batch: dict[str, Tensor], labels: Tensor, 
     logits = model(**batch, use_cache=bool(prefix)).logits
     wanted = batch["logits_to_keep"]  # a few families return the logits of all positions
     return logits if logits.shape[1] == len(wanted) else logits[:, wanted]
+
+
+def source_tokens(batch: dict[str, Tensor], labels: Tensor) -> Tensor:
+    """[B, T]: which tokens of a training batch are neither padding nor the answer. batch, labels: of training_logits.
+
+    Of rows without labels it means nothing.
+    """
+    is_token = batch["attention_mask"].bool()
+    if "logits_to_keep" not in batch:  # the decoder reads the answer
+        return is_token
+    last = batch["logits_to_keep"][(labels >= 0).int().argmax(1)]  # [B]: what predicts the answer's first token
+    return is_token & (torch.arange(is_token.shape[1], device=last.device) <= last[:, None])
 
 
 def choice_logits(model: nn.Module, batch: dict[str, Tensor], choices: Tensor, *, with_cache: bool) -> Tensor:
@@ -98,4 +111,18 @@ def uncached_logits(model: nn.Module, batch: dict[str, Tensor], answers: Tensor,
     }
     if accepts(model, "position_ids"):
         whole["position_ids"] = (whole["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    embedding = input_embedding_owner(model).get_input_embeddings()
+    if getattr(embedding, "depends_on_row", False):
+        embedding.is_source = torch.cat([mask, torch.zeros_like(answers)], dim=1)
     return model(**whole, use_cache=False).logits[:, -1 - answers.shape[1] : -1]
+
+
+def virtual_prompt_logits(model: nn.Module, batch: dict[str, Tensor], answers: Tensor) -> Tensor:
+    """[B, L, V]: the logits of answers [B, L] after the sources of a PEFT model that adds a prompt in its own forward.
+
+    batch: {"input_ids", "attention_mask"} [B, T], of a causal model without padding.
+    """
+    if model.config.is_encoder_decoder:
+        return training_logits(model, batch, answers, prefix=0, runs=1)
+    ids = torch.cat([batch["input_ids"], answers], dim=1)
+    return model(input_ids=ids, use_cache=False).logits[:, -1 - answers.shape[1] : -1]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adept.base.errors import UserError, first_line
 from adept.models.bundled import smollm2_folder
-from adept.models.dropout import FastMaskDropout, check_dropout, set_config_dropout
+from adept.models.dropout import check_dropout, patch_dropout, set_config_dropout
 from adept.models.families import (
     ALIASES,
     BUNDLED,
@@ -190,9 +190,7 @@ def patch_attention_and_dropout(model: PreTrainedModel) -> PreTrainedModel:
 
     They are those of adept/models/dropout.py and adept/models/t5_attention.py. Names and parameters stay.
     """
-    for module in model.modules():
-        if type(module) is nn.Dropout:
-            module.__class__ = FastMaskDropout
+    patch_dropout(model)
     if has_t5_attention(model):
         from adept.models.t5_attention import patch_attention  # imports transformers' T5
 

@@ -1,9 +1,13 @@
-"""The precision of fp32 matrix products on GPUs, which torch keeps in switches of the whole process."""
+"""What a machine computes: bf16 on its CPU, and the precision of fp32 products on GPUs, which torch keeps in switches
+of the whole process.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -20,3 +24,10 @@ def tf32_products(enabled: bool) -> Iterator[None]:
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.allow_tf32 = value
+
+
+def cpu_computes_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has bf16 arithmetic, as Linux lists its features; the others emulate it, slower than fp32."""
+    with contextlib.suppress(OSError):
+        return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text(encoding="utf-8")) is not None
+    return False

@@ -22,10 +22,22 @@ from adept.models.dropout import draws_own_masks, dropout
 
 def patch_attention(model: PreTrainedModel) -> None:
     """Gives a T5 this file's attention, in place. Names and parameters stay."""
-    for block in model.get_encoder().block:
-        block.layer[0].SelfAttention.__class__ = MaskedBiasAttention
+    patch_encoder_attention(model.get_encoder())
     for block in model.get_decoder().block:
         block.layer[1].EncDecAttention.__class__ = ShortTargetCrossAttention
+
+
+def patch_encoder_attention(encoder: nn.Module) -> None:
+    """Gives the blocks of an encoder stack MaskedBiasAttention, in place."""
+    for block in encoder.block:
+        block.layer[0].SelfAttention.__class__ = MaskedBiasAttention
+
+
+def restore_attention(module: nn.Module) -> None:
+    """Gives the T5 attentions in a module, where patch_attention() changed them, transformers' own again, in place."""
+    for attention in module.modules():
+        if isinstance(attention, MaskedBiasAttention | ShortTargetCrossAttention):
+            attention.__class__ = T5Attention
 
 
 def apply_mask(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -33,6 +45,11 @@ def apply_mask(scores: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return scores
     return torch.where(mask, scores, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
+
+
+def is_plain_matrix(linear: nn.Module) -> bool:
+    """Whether the module does nothing but multiply with its weight."""
+    return type(linear) is nn.Linear and linear.bias is None
 
 
 class MaskedBiasAttention(T5Attention):
@@ -80,7 +97,7 @@ class ShortTargetCrossAttention(T5Attention):
 
         The output is [B, L, D], the weights are [B, H, L, T].
         """
-        if type(self.k) is not nn.Linear or type(self.v) is not nn.Linear:  # LoRA's projections have no single matrix
+        if not (is_plain_matrix(self.k) and is_plain_matrix(self.v)):  # as with LoRA and BitFit
             return super().forward(hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs)
         rows, targets, width = hidden_states.shape
         by_head = (self.n_heads, self.key_value_proj_dim, -1)

@@ -22,7 +22,7 @@ from adept.config.run import OPTIONS, RunConfig, task_of
 from adept.data.dataset import summarise_data
 from adept.data.sources import data_files
 from adept.models.loading import cached_commit
-from adept.runs.adapter import WEIGHTS, find_adapter
+from adept.runs.adapter import find_adapter, weights_file
 from adept.runs.claim import claim_run
 from adept.runs.layout import record_path, run_folder
 
@@ -40,8 +40,8 @@ def what_it_is_made_from(config: RunConfig) -> dict:
 
 def adapter_digest(config: RunConfig) -> str | None:
     """A digest of the adapter that --init_from names; None for one that DePT's authors released."""
-    weights = find_adapter(config.init_from, config.results_dir) / WEIGHTS
-    return file_digest(weights) if weights.is_file() else None
+    weights = weights_file(find_adapter(config.init_from, config.results_dir))
+    return file_digest(weights) if weights.suffix == ".safetensors" else None
 
 
 def require_same_run(config: RunConfig, record: dict, *, timed: bool = False) -> None:

@@ -19,8 +19,11 @@ from adept.runs.adapter import (
     find_adapter,
     read_description,
     require_same_base,
+    require_same_seed,
     restore_adapter,
 )
+from adept.runs.peft_files import PeftDescription, read_peft
+from adept.serving.peft_folders import foreign_config, open_foreign
 from adept.serving.rendering import Source, source_text
 from adept.training.evaluation import label_scores, predict
 from adept.training.session import Session, open_session
@@ -117,21 +120,34 @@ def load(name: str, *, results_dir: str = "results", **overrides) -> TrainedSess
     """A trained run, ready to predict: `name` is a run id under results_dir or an adapter folder.
 
     overrides: options to change, such as device="cuda". The adapter of a task of the user's own carries its task file.
+    A folder of PEFT's (prompt tuning, LoRA) and one that DePT's authors released do not say their task: task="rte".
     Raises UserError when it cannot be read or does not fit.
     """
     folder = find_adapter(name, results_dir)
-    return restored(open_session(config_with(folder, overrides)), folder)
+    config = config_with(folder, overrides)
+    described = foreign(folder)
+    if described is not None and described.peft_type == "LORA":
+        session = open_foreign(folder, config)
+        require_same_base(folder, config.model, session.base_weights)
+        return answering(session)
+    return restored(open_session(config), folder)
+
+
+def foreign(folder: Path) -> PeftDescription | None:
+    """What a PEFT folder says of its adapter; None for a folder of a run of ours."""
+    return None if (folder / DESCRIPTION).is_file() else read_peft(folder)
 
 
 def config_with(folder: Path, overrides: Mapping[str, Any]) -> RunConfig:
     """The configuration of an adapter folder with some options changed. Raises UserError as read_config() does."""
-    return read_config(folder).replace(**overrides)
+    return read_config(folder).replace(**overrides) if foreign(folder) is None else foreign_config(folder, overrides)
 
 
 def restored(session: Session, folder: Path) -> TrainedSession:
     """The session with the trained parameters of an adapter folder. Raises UserError where they do not fit."""
     require_same_base(folder, session.config.model, session.base_weights)
     restore_adapter(session.model, folder)
+    require_same_seed(folder, session.config)
     return answering(session)
 
 

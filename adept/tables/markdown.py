@@ -25,6 +25,7 @@ def markdown(view: View) -> str:
     lines += [line for text in heading(view) for line in (text, "")]
     lines += [*rows(view), "", *legend(view)]
     lines += [table.note] if table.note else []
+    lines += remarks(view)
     lines += agreement(view)
     lines += [f"Note: {escape(note)}." for note in view.notes]
     lines += incomplete(view)
@@ -159,6 +160,13 @@ def searches(view: View) -> list[str]:
         name = escape(f"{cell.row} {cell.column}")
         lines.append(table_row([name, escape(text), *scores, "chosen" if one.chosen else ""]))
     return [*lines, ""]
+
+
+def remarks(view: View) -> list[str]:
+    """What the table's file says of rows and columns that are printed."""
+    printed = (*view.cells, *view.quoted, *view.columns)
+    found = [f"* {escape(name)}: {escape(text)}" for name, text in view.table.remarks.items() if name in printed]
+    return ["", *found, ""] if found else []
 
 
 def resampled(view: View) -> str:

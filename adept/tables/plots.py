@@ -30,10 +30,10 @@ LETTER = 6
 """Width of a digit of a tick's label, in points."""
 
 MARKERS = (("o", 6.8), ("s", 6), ("D", 6), ("^", 8), ("v", 8), ("h", 8.5), ("<", 8), (">", 8))
-"""(matplotlib's marker, its size in points) of each series. Later series begin again, with dashed lines."""
+"""(matplotlib's marker, its size in points) of each series. Later series begin again, with broad and pale lines."""
 
 LINE_STYLES = ("-", "--", ":", "-.")
-"""Of the seeds' curves in a PNG."""
+"""Of the seeds' curves in a PNG. On the page the classes seed1 to seed3 of the style sheet look alike."""
 
 PAPER_ONLY = -1
 """The number of the series of what only the paper has: grey circles."""
@@ -46,6 +46,7 @@ class Mark:
     kind: "line" through its points; "dots" or "hollow", symbols at them; "rings" around them; "level", a horizontal
         line at the first point's y; "bars" of a histogram, with the points (left edge, height) of each bin, and
         (right edge, 0).
+    seed: the number of a line's seed, which the style sheet gives its dashes.
     titles: the tooltip of each symbol. name: the tooltip of a mark without `titles`.
     shift: points to the right. attributes: by which the page filters, such as {"method": "|pt|"}.
     """
@@ -56,6 +57,7 @@ class Mark:
     name: str = ""
     titles: Sequence[str] = ()
     shift: float = 0.0
+    seed: int = 0
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -118,19 +120,20 @@ def chart_svg(chart: Chart, salt: str) -> str:
 
 
 @functools.cache
-def swatch_svg(series: int) -> str:
-    """The line and the symbol of a series, for a legend."""
+def swatch_svg(series: int, seed: int | None = None) -> str:
+    """The line and the symbol of a series, for a legend; of a seed, its line alone."""
     with _settings("swatch"):
         figure, axes = _empty_axes(28, 14, (0, 28, 0, 14))
         axes.set(xlim=(0, 28), ylim=(0, 14))
-        marks = {"line": Mark("line", series, [(1, 7), (27, 7)]), "symbol": Mark("dots", series, [(14, 7)])}
+        marks = {"line": Mark("line", series, [(1, 7), (27, 7)], seed=seed or 0)}
+        marks |= {"symbol": Mark("dots", series, [(14, 7)])} if seed is None else {}
         for gid, mark in marks.items():
             _draw(axes, mark, gid=gid, zorder=3)
         return inline_svg(_svg(figure), {gid: _group(mark) for gid, mark in marks.items()}, {"aria-hidden": "true"})
 
 
 def series_class(series: int) -> str:
-    """The classes that give a series its colour, and a dash where the colours begin again."""
+    """The classes that give a series its colour, and another line where the colours begin again."""
     if series == PAPER_ONLY:
         return "quoted"
     return f"s{series % len(MARKERS)}" + (" again" if series >= len(MARKERS) else "")
@@ -257,7 +260,10 @@ def _draw(axes: Axes, mark: Mark, *, gid: str, zorder: int) -> None:
 
 def _group(mark: Mark) -> Group:
     attributes = {f"data-{name}": value for name, value in mark.attributes.items()}
-    return Group(f"{mark.kind} {series_class(mark.series)}", "" if mark.titles else mark.name, mark.titles, attributes)
+    dashes = f" seed{mark.seed % len(LINE_STYLES)}" if mark.seed % len(LINE_STYLES) else ""
+    return Group(
+        f"{mark.kind} {series_class(mark.series)}{dashes}", "" if mark.titles else mark.name, mark.titles, attributes
+    )
 
 
 def _svg(figure: Figure) -> str:

@@ -1,4 +1,4 @@
-"""Writes a table's files, and results/README.md and the page of all tables."""
+"""Writes a table's files, and results/README.md and the page of the claims and all tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from adept.base.atomic_files import write_atomically
 from adept.base.marked_blocks import write_block
 from adept.base.paths import ROOT
 from adept.tables.cell import MISSING, QUANTITIES
+from adept.tables.claim_text import claims_markdown
+from adept.tables.claims import evaluate_claims
 from adept.tables.markdown import markdown, table_csv
 from adept.tables.page import words_of, write_page
 from adept.tables.plots import Curve, CurvePanel, save_learning_curves
@@ -18,13 +20,14 @@ from adept.tables.status import status_table
 from adept.tables.table import Table
 from adept.tables.table_file import load_table
 
-OTHER_TABLES = ("quickstart", "first_results", "scoring")
-"""Tables that the paper does not have. On the page they come after the paper's."""
+OTHER_TABLES = ("study", "quickstart", "first_results", "scoring")
+"""Tables that the paper does not have, before the paper's."""
 
 HEADING = """\
 # Results
 
-Every table of the paper with our runs beside it, made by `bash scripts/all_tables.sh`. As a page: index.html.
+What the paper claims, and every table of it with our runs beside it, made by `bash scripts/all_tables.sh`. As a page:
+index.html.
 """
 
 
@@ -78,24 +81,36 @@ def curve_panels(view: View) -> list[CurvePanel]:
 
 
 def publish_all(tables: Sequence[Table]) -> str:
-    """Writes the tables into RESULTS_DIR/README.md, between its marks, and the page RESULTS_DIR/index.html.
+    """Writes the paper's claims and the tables into RESULTS_DIR/README.md, between its marks, and the page
+    RESULTS_DIR/index.html.
 
-    Returns the line that says where they are. Tables whose runs the command line changed get files of their own. A
-    table whose runs under a profile are not all there appears without the profile. Of OTHER_TABLES, those appear whose
-    runs are all there.
+    Returns the line that says where they are. Tables whose runs the command line changed get files of their own. Of
+    several tables of one file, under different profiles, the first appears whose runs are all there, and where none is,
+    the table without a profile. Of OTHER_TABLES, those appear that have some run.
     """
     folder = tables[0].results_dir
-    views = []
+    by_file: dict[str, list[Table]] = {}
     for table in tables:
-        view = build_view(table)
-        views.append(view_of_file(Path(table.path), table.results_dir) if table.profile and view.missing else view)
+        by_file.setdefault(table.path, []).append(table)
     others = [view_of_file(ROOT / "configs" / f"{name}.yaml", folder) for name in OTHER_TABLES]
-    views += [view for view in others if not view.missing]
+    views = [view for view in others if any(cell.records for cell in view.all_cells)]
+    views += [complete_view(alternatives) for alternatives in by_file.values()]
+    claims = evaluate_claims(folder)
     document, page = folder / f"README{tables[0].variant}.md", folder / f"index{tables[0].variant}.html"
+    write_block(document, "claims", claims_markdown(claims), HEADING)
     write_block(document, "status", status_table(views), HEADING)
     write_block(document, "all", "\n".join(markdown(view) for view in views), HEADING)
-    write_page(views, page)
+    write_page(views, page, claims=claims)
     return f"all tables: {document}, {page}"
+
+
+def complete_view(alternatives: Sequence[Table]) -> View:
+    """The first of a file's tables whose runs are all there, or the one that has no profile; else the file's own."""
+    for table in alternatives:
+        view = build_view(table)
+        if not (table.profile and view.missing):
+            return view
+    return view_of_file(Path(table.path), table.results_dir)
 
 
 def view_of_file(path: Path, results_dir: Path) -> View:

@@ -30,6 +30,9 @@ One standard error of an accuracy of 50% is then at least 2.9 points.
 MIN_QUESTIONS = 20
 """Fewer test questions are not resampled."""
 
+SIGNIFICANT = 0.05
+"""A p-value below it is taken for more than noise."""
+
 MEAN_METRICS = ("accuracy", "exact_match", "squad_f1")
 """Metrics that are the mean of a value per question: a resample is scored from these values."""
 
@@ -141,7 +144,8 @@ def paired_test(
 ) -> dict:
     """Tests the difference between two configurations on the same test rows, each averaged over its seeds.
 
-    Returns {"difference": ours minus theirs in points, "low" and "high": its 95% interval, "p": two-sided}.
+    Returns {"difference": ours minus theirs in points, "low" and "high": its 95% interval, "p": two-sided}, and what
+    these are made from: "uncertainty", the number of "questions", and that of "seeds" of the side that has fewer.
 
     Raises ValueError where the two were not tested on the same rows, or on fewer than MIN_QUESTIONS questions.
     """
@@ -154,8 +158,8 @@ def score_interval(
     """The interval of a metric, averaged over the runs' seeds. Raises ValueError as paired_test() does."""
     (checked,) = same_rows(runs)
     scores = drawn_scores(checked, metric, resamples, seed)
-    error, freedom = uncertainty([scores], scores.drawn.mean(1))
-    half = stats.t.ppf((1 + level) / 2, freedom) * error
+    found = uncertainty([scores], scores.drawn.mean(1))
+    half = stats.t.ppf((1 + level) / 2, found.freedom) * found.error
     mean = scores.observed.mean()
     return float(max(mean - half, min(mean, 0))), float(min(mean + half, 100))
 
@@ -188,34 +192,63 @@ def drawn_scores(runs: Sequence[TestedRun], metric: str, resamples: int, seed: i
     return DrawnScores(observed, drawn, len(runs[0].questions))
 
 
+@dataclass(frozen=True)
+class Uncertainty:
+    """How sure a statistic is, in squared points."""
+
+    rows: float
+    """Its variance over test rows."""
+    seeds: float
+    """Its variance over seeds beyond that; 0 where no side has two."""
+    freedom: float
+    """Degrees of freedom of Student's t."""
+    resamples: int
+
+    @property
+    def error(self) -> float:
+        """The standard error, in points."""
+        return math.sqrt(self.rows + self.seeds)
+
+    def one_sided(self, value: float) -> float:
+        """p of a statistic as large as `value` where the truth is 0 or less."""
+        if self.error == 0:  # every question says the same
+            return 0.5 / (self.resamples + 1) if value > 0 else 1.0
+        return float(stats.t.sf(value / self.error, self.freedom))
+
+
 def difference_test(ours: DrawnScores, theirs: DrawnScores, level: float = 0.95) -> dict:
     """The test of paired_test() on drawn scores."""
     difference = float(ours.observed.mean() - theirs.observed.mean())
-    error, freedom = uncertainty([ours, theirs], ours.drawn.mean(1) - theirs.drawn.mean(1))
-    if error == 0:  # every question says the same
-        p_value = 1.0 if difference == 0 else 1 / (len(ours.drawn) + 1)
-    else:
-        p_value = float(2 * stats.t.sf(abs(difference) / error, freedom))
-    half = float(stats.t.ppf((1 + level) / 2, freedom) * error)
-    return {"difference": difference, "low": difference - half, "high": difference + half, "p": p_value}
+    found = uncertainty([ours, theirs], ours.drawn.mean(1) - theirs.drawn.mean(1))
+    half = float(stats.t.ppf((1 + level) / 2, found.freedom) * found.error)
+    return {
+        "difference": difference,
+        "low": difference - half,
+        "high": difference + half,
+        "p": min(1.0, 2 * found.one_sided(abs(difference))),
+        "uncertainty": found,
+        "questions": ours.questions,
+        "seeds": min(ours.observed.size, theirs.observed.size),
+    }
 
 
-def uncertainty(sides: Sequence[DrawnScores], drawn: np.ndarray) -> tuple[float, float]:
-    """(standard error of the statistic, its degrees of freedom). drawn [resamples]: the statistic on drawn rows.
+def uncertainty(sides: Sequence[DrawnScores], drawn: np.ndarray) -> Uncertainty:
+    """Of a statistic of the sides. drawn [resamples]: the statistic on drawn rows.
 
     The variance over rows is that of `drawn`. A side of two seeds or more adds the variance of its mean over seeds,
     without the part that the drawn rows have already: by them the seeds of one configuration differ, too.
     """
-    parts = [(float(drawn.var(ddof=1)), sides[0].questions - 1)]  # (variance, its degrees of freedom)
-    total = parts[0][0]
+    rows, seeds = float(drawn.var(ddof=1)), 0.0
+    parts = [(rows, sides[0].questions - 1)]  # (variance, its degrees of freedom)
     for side in sides:
-        if (seeds := side.observed.size) > 1:
+        if (count := side.observed.size) > 1:
             between = float(side.observed.var(ddof=1))
-            by_rows = float((side.drawn - side.drawn.mean(1, keepdims=True)).var(0, ddof=1).sum()) / (seeds - 1)
-            parts.append((between / seeds, seeds - 1))
-            total += max(0.0, between - by_rows) / seeds
+            by_rows = float((side.drawn - side.drawn.mean(1, keepdims=True)).var(0, ddof=1).sum()) / (count - 1)
+            parts.append((between / count, count - 1))
+            seeds += max(0.0, between - by_rows) / count
     weight = sum(variance**2 / freedom for variance, freedom in parts)
-    return math.sqrt(total), sum(variance for variance, _ in parts) ** 2 / weight if weight else math.inf
+    freedom = sum(variance for variance, _ in parts) ** 2 / weight if weight else math.inf
+    return Uncertainty(rows, seeds, freedom, len(drawn))
 
 
 def p_value_text(p_value: float) -> str:

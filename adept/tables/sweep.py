@@ -103,7 +103,7 @@ def duration(seconds: float) -> str:
 
 def all_runs(tables: Sequence[Table]) -> list[PlannedRun]:
     """The runs of all tables that the finished runs decide so far, each once: as a table that times it has it."""
-    runs = sorted((run for table in tables for run in table.runs()), key=lambda run: run.timed)
+    runs = sorted((run for table in tables for run in table.runs_in_order()), key=lambda run: run.timed)
     return list({(run.id, run.pending): run for run in runs}.values())
 
 

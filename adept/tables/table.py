@@ -73,6 +73,10 @@ class Table:
     """{value: what is printed in its place}."""
     overrides: Mapping[str, Any]
     """The command line's options, for all runs."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """{heading of a row or column, or a method as the paper prints it: what its numbers do not say}."""
+    order: tuple[str, ...] = ()
+    """Options by whose values the runs are carried out; without any, in the order of the grid."""
     compare_with: Mapping[str, Any] = field(default_factory=lambda: {"method": "adept"})
     """{option: value} of the cells that the paired test compares the others with."""
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -149,6 +153,12 @@ class Table:
         for run in itertools.chain(*by_entry):
             unique.setdefault((run.id, run.pending), run)
         return self._selected(list(unique.values()))
+
+    def runs_in_order(self) -> list[PlannedRun]:
+        """runs() as they are carried out: those with the first value of the first option of `order` come first."""
+        runs = self.runs()
+        ranks = {name: list(dict.fromkeys(run.config.get(name) for run in runs)) for name in self.order}
+        return sorted(runs, key=lambda run: [values.index(run.config.get(name)) for name, values in ranks.items()])
 
     def _selected(self, runs: list[PlannedRun]) -> list[PlannedRun]:
         """The runs of `only`, and those that their starts are chosen from."""

@@ -12,18 +12,22 @@ grid             a list of entries. A list as the value of an option stands for 
   quantities     in place of the table's
 seeds            the grid is searched with the first seed; the configuration that validation chooses for a cell runs
                  again with each of the others, unless it trains nothing
+order            the options (one or several) by whose values the runs are carried out: all runs of the first value come
+                 first [entry by entry]
 rows, columns    the options (one or several) that the table is laid out by; "quantity" stands for `quantities`
 quantities       what a cell prints: "score" (the metric that the task reports), the name of another metric, or a
                  quantity of adept/tables/report.py
 means            {title: tasks}: a column with the mean over these tasks
 labels           {value: what is printed in its place}
+remarks          {heading of a row or column, or a method as the paper prints it: what its numbers do not say}
 compare_with     {option: value} of the cells that the paired test compares the others with [{method: adept}]
 
 Relative paths begin at the file's folder.
 
 A profile (configs/profiles/NAME.yaml) makes a table smaller: its `fields` override those of all runs, its `models` name
-the model that runs in place of another, `search` is the number of configurations and of seeds that stay, and its
-`labels` are added. The printed table says what was changed.
+the model that runs in place of another, `search` is the number of configurations that stay, `seeds` that of seeds (as
+many as configurations where it is left out), and its `labels` are added. `gpu` holds further fields for runs on a GPU,
+`cpu_bf16` for runs on a CPU with bf16 arithmetic. The printed table says what was changed.
 """
 
 from __future__ import annotations
@@ -38,12 +42,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from adept.base import paths
 from adept.base.errors import UserError, nearest
-from adept.base.options import check_option
+from adept.base.options import check_option, default_of
 from adept.base.validation import FileContent, line_error, validate
 from adept.base.yaml_files import read_yaml
 from adept.config.layers import owner_of, with_paths
 from adept.config.run import OPTIONS
-from adept.tables.table import QUANTITY, GridEntry, Table
+from adept.tables.table import QUANTITY, GridEntry, Table, expand
 from adept.tasks import task_names
 
 
@@ -51,7 +55,10 @@ class TableFile(FileContent):
     """The keys of a table file."""
 
     may_be_empty = frozenset(
-        {"note", "fields", "seeds", "rows", "columns", "quantities", "means", "labels", "compare_with"}
+        {
+            *("note", "fields", "seeds", "order", "rows", "columns", "quantities"),
+            *("means", "labels", "remarks", "compare_with"),
+        }
     )
 
     title: str
@@ -59,26 +66,29 @@ class TableFile(FileContent):
     fields: dict[Any, Any] = Field(default_factory=dict)
     grid: list[Any]
     seeds: list[Any] = Field(default_factory=list)
+    order: str | list[Any] = Field(default_factory=list)
     rows: str | list[Any] = "method"
     columns: str | list[Any] = "task"
     quantities: list[Any] = Field(default_factory=lambda: ["score"])
     means: dict[Any, Any] = Field(default_factory=dict)
     labels: dict[Any, Any] = Field(default_factory=dict)
+    remarks: dict[str, str] = Field(default_factory=dict)
     compare_with: dict[Any, Any] = Field(default_factory=lambda: {"method": "adept"})
 
-    @field_validator("seeds", "rows", "columns", "quantities")
+    @field_validator("seeds", "order", "rows", "columns", "quantities")
     @classmethod
     def _holds_single_values(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, list) and any(isinstance(entry, list | dict) for entry in value):
             raise line_error(f"'{info.field_name}' must be a list of single values, not {value!r:.80}")
         return value
 
-    @field_validator("rows", "columns")
+    @field_validator("order", "rows", "columns")
     @classmethod
-    def _names_options(cls, value: str | list) -> str | list:
-        for axis in [value] if isinstance(value, str) else value:
-            if axis not in OPTIONS and axis != QUANTITY:
-                raise line_error(f"'{axis}' is no option of runs; {nearest(str(axis), [*OPTIONS, QUANTITY])}")
+    def _names_options(cls, value: str | list, info: ValidationInfo) -> str | list:
+        known = [*OPTIONS] if info.field_name == "order" else [*OPTIONS, QUANTITY]
+        for axis in _as_list(value):
+            if axis not in known:
+                raise line_error(f"'{axis}' is no option of runs; {nearest(str(axis), known)}")
         return value
 
     @model_validator(mode="after")
@@ -126,12 +136,15 @@ class EntryContent(BaseModel):
 class Profile(FileContent):
     """The keys of a profile."""
 
-    may_be_empty = frozenset({"note", "fields", "models", "labels"})
+    may_be_empty = frozenset({"note", "fields", "models", "labels", "gpu", "cpu_bf16"})
 
     note: str = ""
     fields: dict[str, Any] = Field(default_factory=dict)
+    gpu: dict[str, Any] = Field(default_factory=dict)
+    cpu_bf16: dict[str, Any] = Field(default_factory=dict)
     models: dict[str, str] = Field(default_factory=dict)
     search: int | None = None
+    seeds: int | None = None
     labels: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -143,17 +156,17 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
     Raises UserError for unknown keys and values of the wrong type. Table.runs() raises it for runs that do not resolve.
     """
     content = validate(TableFile, read_yaml(path), str(path))
-    smaller = read_profile(profile) if profile else Profile()
+    smaller = read_profile(profile, str(overrides.get("device", "auto"))) if profile else Profile()
     rows, columns = (tuple(_as_list(axes)) for axes in (content.rows, content.columns))
     grid: list[GridEntry] = []
     for entry in content.grid:
         grid.append(read_entry(entry, grid, path))
     fields, seeds = with_paths(content.fields, path.parent), content.seeds
-    if profile:
+    if smaller.search is not None:
         axes = {*rows, *columns}
         fields = shrink(GridEntry(fields), smaller.search, axes).fields
         grid = [shrink(entry, smaller.search, axes if entry.shown else set()) for entry in grid]
-        seeds = seeds[: smaller.search]
+        seeds = seeds[: smaller.search if smaller.seeds is None else smaller.seeds]
     means = {name: itertools.chain(*(task_names(str(task)) for task in tasks)) for name, tasks in content.means.items()}
     return Table(
         path=str(path),
@@ -164,9 +177,11 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
         rows=rows,
         columns=columns,
         seeds=tuple(seeds),
+        order=tuple(_as_list(content.order)),
         quantities=tuple(content.quantities),
         means={name: tuple(tasks) for name, tasks in means.items()},
         labels={str(value): str(label) for value, label in {**content.labels, **smaller.labels}.items()},
+        remarks=content.remarks,
         overrides=overrides,
         compare_with={name: option_value(name, value, str(path)) for name, value in content.compare_with.items()},
         only=read_only(only),
@@ -215,14 +230,44 @@ def read_entry(content: Any, above: Sequence[GridEntry], path: Path) -> GridEntr
     return GridEntry(fields, cases["cases"], entry.name, entry.start, entry.show, quantities)
 
 
-def read_profile(name: str) -> Profile:
-    """Reads configs/profiles/<name>.yaml. Raises UserError for an unknown profile and for a wrong key or value."""
+def read_profile(name: str, device: str = "auto") -> Profile:
+    """Reads configs/profiles/<name>.yaml; its `fields` are those for runs on this --device of this machine.
+
+    Raises UserError for an unknown profile and for a wrong key or value.
+    """
     path = paths.ROOT / "configs" / "profiles" / f"{name}.yaml"
     if not path.is_file():
         known = [file.stem for file in path.parent.glob("*.yaml")]
         raise UserError(f"unknown profile '{name}'; {nearest(name, known)}")
     smaller = validate(Profile, read_yaml(path), str(path))
-    return smaller.model_copy(update={"fields": with_paths(smaller.fields, path.parent)})
+    fields = {**smaller.fields, **machine_fields(smaller, device)}
+    return smaller.model_copy(update={"fields": with_paths(fields, path.parent)})
+
+
+def machine_fields(profile: Profile, device: str) -> dict[str, Any]:
+    """The profile's further fields for this machine. device: --device."""
+    if not (profile.gpu or profile.cpu_bf16):
+        return {}
+    import torch
+
+    from adept.models.precision import cpu_computes_bf16
+
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return profile.gpu
+    return profile.cpu_bf16 if device in ("auto", "cpu") and cpu_computes_bf16() else {}
+
+
+def profile_flags(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a profile gives a single run, among them the model that it runs in place of another.
+
+    What the run's flags give stays, and what its method or task does not have is left out. Raises UserError as
+    read_profile() does, and for an unknown method or task.
+    """
+    profile = read_profile(name, str(flags.get("device", "auto")))
+    (own,) = expand({**profile.fields, **flags}, {}, f"profile {name}")
+    found = {option: own[option] for option in profile.fields.keys() & own.keys() - flags.keys()}
+    model = flags.get("model", default_of(OPTIONS["model"]))
+    return {**found, "model": profile.models[model]} if model in profile.models else found
 
 
 def shrink(entry: GridEntry, search: int | None, axes: set[str]) -> GridEntry:

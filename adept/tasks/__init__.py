@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adept.base.errors import UserError, nearest
-from adept.tasks import glue, mbpp, movie_reviews, mrqa, others, superglue
+from adept.tasks import glue, gsm8k, mbpp, movie_reviews, mrqa, others, superglue
 from adept.tasks.task import Split, Task, TaskOptions
 
 ROWS: tuple[Task, ...] = (
@@ -12,6 +12,7 @@ ROWS: tuple[Task, ...] = (
     *mrqa.ROWS,
     *others.ROWS,
     *mbpp.ROWS,
+    *gsm8k.ROWS,
     mrqa.SQUAD,
     *movie_reviews.ROWS,
 )
@@ -21,7 +22,7 @@ TASKS: dict[str, Task] = {task.name: task for task in ROWS}
 GROUPS: dict[str, tuple[str, ...]] = {
     group: tuple(task.name for task in ROWS if group in task.groups)
     for group in ("glue", "superglue", "mrqa", "other", "code", "large")
-} | {"all": tuple(task.name for task in ROWS if task.sizes)}
+} | {"all": tuple(task.name for task in ROWS if task.groups)}
 """Names that stand for several tasks, written "@glue" where a task name is; "@all" is the paper's 23."""
 
 

@@ -87,7 +87,7 @@ ORIGINAL = {
 
 ROWS = (
     Task("mbpp", ("mxeval/mbxp", "python"), docstring_prompt, target=function_body, options=MbppOptions(),
-         metrics=("pass@1_two_versions", "pass@1", "pass@10"), runs_code=True, cue=None,
+         metrics=("pass@1_two_versions", "pass@1", "pass@10"), decoder_only=True, runs_code=True, cue=None,
          split=Split.HALVE_ROWS, splits=("mbxp_mbpp_release_v1",), on_hub={"mbxp_mbpp_release_v1": MBXP},
          groups=("code",), max_source_len=325, sizes=(487, 0, 487)),
 )  # fmt: skip

@@ -26,6 +26,12 @@ class Split(enum.Enum):
     HALVE_ROWS = (
         "the first half of the rows trains, the second tests, nothing validates: the last step's weights are tested"
     )
+    TRAIN_TEST = "the data set's own train and test, nothing validates: the last step's weights are tested"
+
+    @property
+    def validates(self) -> bool:
+        """Whether some rows choose the checkpoint."""
+        return self not in (Split.HALVE_ROWS, Split.TRAIN_TEST)
 
 
 class TaskOptions(Options):
@@ -89,6 +95,8 @@ class Task:
     """Split -> what the hub calls it ("test+train"), or the URL of a .jsonl file."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Split -> file, of a --task_file."""
+    decoder_only: bool = False
+    """Its targets need a model that continues a text: programs, or signs that T5's vocabulary lacks."""
     runs_code: bool = False
     """Scoring executes generated programs."""
     cut_references: bool = False
@@ -102,16 +110,25 @@ class Task:
     """Which strings stand for classes unless a run says otherwise: 'digits' (the paper's tasks) or 'words'."""
     invalid_answers: str = "wrong"
     """What metrics make of an answer that is no label or number: 'wrong', or as in the 'released' code."""
+    prefix: str | None = None
+    """What --task_prefix puts in front of the source; None: the task's name."""
+    prefixed: bool = False
+    """Whether it does."""
 
     @property
     def reported(self) -> str:
         """The metric that tables print."""
         return self.report or self.metrics[0]
 
-    def with_options(self, options: TaskOptions, targets: str, invalid_answers: str) -> Task:
+    def with_options(self, options: TaskOptions, targets: str, invalid_answers: str, prefixed: bool) -> Task:
         """The task as its options and those of every run have it. targets: 'digits' or 'words'."""
         return dataclasses.replace(
-            self, options=options, targets=targets, invalid_answers=invalid_answers, **options.changes()
+            self,
+            options=options,
+            targets=targets,
+            invalid_answers=invalid_answers,
+            prefixed=prefixed,
+            **options.changes(),
         )
 
     @property
@@ -124,9 +141,11 @@ class Task:
     def source(self, row: Row) -> str:
         """The source text. Raises KeyError for a missing column, ValueError for one that holds no text."""
         if callable(self.text):
-            return self.text(row, self.options)
-        pairs = [(entry, entry) if isinstance(entry, str) else entry for entry in self.text]
-        return " ".join(f"{key}: {text_value(row, column)}" for key, column in pairs)
+            text = self.text(row, self.options)
+        else:
+            pairs = [(entry, entry) if isinstance(entry, str) else entry for entry in self.text]
+            text = " ".join(f"{key}: {text_value(row, column)}" for key, column in pairs)
+        return f"{self.prefix or self.name} {text}" if self.prefixed else text
 
     def answer(self, row: Row) -> Answer:
         """(training target, references that a prediction is compared with).

@@ -16,7 +16,7 @@ from adept.data.codec import Codec
 from adept.data.dataset import Data, encode_data, load_data
 from adept.data.truncation import percent, unreachable_answers
 from adept.metrics.sandbox.caller import require_protection
-from adept.runs.adapter import assign_weights, find_adapter, require_same_base, restore_adapter, save_adapter, snapshot
+from adept.runs.adapter import assign_weights, save_adapter, snapshot
 from adept.runs.claim import claim_run
 from adept.runs.comparison import require_same_run
 from adept.runs.layout import run_folder
@@ -32,6 +32,7 @@ from adept.training.memory import (
     peak_memory,
     report_out_of_memory,
     reset_peak_memory,
+    training_remedies,
 )
 from adept.training.offset_statistics import offset_statistics
 from adept.training.optim import make_optimizer, parameter_groups, schedule
@@ -39,6 +40,7 @@ from adept.training.resume import Checkpoints
 from adept.training.run_record import make_record
 from adept.training.session import Session, require_code_permission
 from adept.training.signals import Interrupted, Signals
+from adept.training.start import start_parameters
 from adept.training.step import StepInput, StepResult, next_step_input
 
 StoppingRule = Callable[[int, list[dict]], bool]
@@ -153,10 +155,9 @@ class Run:
             torch.manual_seed(distributed.rank_seed(config.seed))  # dropout: other rows, other masks
         self.state = checkpoints.load()
         self.earlier_seconds = self.state.train_seconds
-        if config.init_from is not None and not self.state.step:
-            adapter = find_adapter(config.init_from, config.results_dir)
-            require_same_base(adapter, config.model, session.base_weights)
-            restore_adapter(session.model, adapter)
+        if not self.state.step:
+            with self.signals.interrupt_at_once(), report_out_of_memory(training_remedies(config)):
+                start_parameters(session, self.data.train)
         self.shared.report_truncation(config)
         tracker = make_tracker(config, self.folder, self.groups, session.param_counts, self.state.step)
         self.resources.push(self.display)
@@ -304,7 +305,9 @@ class Run:
             record["scoring_agreement"] = agreement
         if self.config.measure_offsets:
             record["offsets"] = offset_statistics(self.session, self.data.train)
-        save_adapter(self.folder, self.session.trainables, self.config, self.session.base_weights)
+        save_adapter(
+            self.folder, self.session.trainables, self.config, self.session.base_weights, self.session.made_prompt
+        )
         tested = repeat_for_samples(self.task, self.data.test)
         write_predictions(self.folder / "predictions.jsonl", tested, predictions)
         write_record(self.config.results_dir, record)

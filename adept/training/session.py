@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adept.base import distributed
 from adept.base.errors import UserError, first_line
@@ -59,12 +60,23 @@ class Session:
     @property
     def param_counts(self) -> tuple[int, int]:
         """(trained, total): how many numbers the method trains, and how many the adapted model has."""
-        return sum(p.numel() for p in self.trainables.values()), sum(p.numel() for p in self.model.parameters())
+        return self.method.count_trained(self.model), sum(p.numel() for p in self.model.parameters())
 
-    @property
+    @functools.cached_property
     def prompted_embedding(self) -> PromptedEmbedding | None:
         """The hook in the input embedding; None where the method has none."""
         return next((m for m in self.model.modules() if isinstance(m, PromptedEmbedding)), None)
+
+    @property
+    def made_prompt(self) -> Tensor | None:
+        """[m, D]: the prompt that the method makes of other parameters; None where it makes none.
+
+        Nor is there one where each row has its own.
+        """
+        hook = self.prompted_embedding
+        if hook is None or hook.source is None or hook.depends_on_row:
+            return None
+        return hook.prompt_table().detach()
 
     @property
     def shared_prefix(self) -> int:
@@ -73,7 +85,9 @@ class Session:
         A sharded model computes the prompt with every row, because FSDP gathers a block's weights for the gradient of
         its output, not of its cache.
         """
-        shared = self.capabilities.has_key_cache and not self.config.shard_model
+        hook = self.prompted_embedding
+        of_row = hook is not None and hook.depends_on_row
+        shared = self.capabilities.has_key_cache and not self.config.shard_model and not of_row
         return len(self.codec.prompt_ids) if shared else 0
 
     def precision(self) -> contextlib.AbstractContextManager:
@@ -140,6 +154,7 @@ def open_sessions(configs: Sequence[RunConfig]) -> list[Session | UserError]:
     first = configs[0]
     for config in configs:
         check_combination(config, task_of(config))
+        check_start(config)
         check_processes(config)
     pick_device(first.device)  # before gigabytes are read
     model, tokenizer = load_model(
@@ -181,6 +196,15 @@ def open_session_on(config: RunConfig, model: nn.Module, tokenizer, device: torc
     return prepare_model(config, adapted, tokenizer, capabilities, device, base_weights)
 
 
+def check_start(config: RunConfig) -> None:
+    """Raises UserError where a method goes on from a trained prompt and there is none."""
+    if config.method_options.needs_start and config.init_from is None:
+        raise UserError(
+            f"method '{config.method}' goes on from a trained prompt: --init_from must name the run that trained it, "
+            "one of method pt for example"
+        )
+
+
 def check_processes(config: RunConfig) -> None:
     """Raises UserError for what cannot be done in this number of processes."""
     if distributed.WORLD > 1 and ":" in config.device:
@@ -208,15 +232,13 @@ def require_code_permission(config: RunConfig, task: Task) -> None:
 def apply_method(config: RunConfig, model: nn.Module, tokenizer, capabilities: Capabilities) -> nn.Module:
     """Seeds all random generators and puts the method's parameters into the frozen model.
 
-    Raises UserError where task and model do not fit.
+    Raises UserError where task and model, or method and model, do not fit.
     """
     task = task_of(config)
-    if task.cue is None and not capabilities.continues_source:
-        raise UserError(
-            f"task '{task.name}' continues its source, so it needs a decoder-only model, such as --model codegen-350m"
-        )
+    if task.decoder_only and not capabilities.continues_source:
+        raise UserError(f"task '{task.name}' needs a decoder-only model, such as --model codegen-350m")
     seed_everything(config.seed)
-    return config.method_options.apply(model, tokenizer)
+    return config.method_options.adapt(model, tokenizer)
 
 
 def prepare_model(

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adept.base import distributed
 from adept.config.run import METHOD_OPTIONS, RunConfig
 from adept.data.example import IGNORED
 from adept.methods.embedding import PromptedEmbedding
 from adept.models.families import input_embedding_owner
+from adept.models.likelihood import source_tokens
 from adept.training.session import Session
 
 
@@ -136,6 +138,8 @@ class Stack:
             m for session in self.sessions for m in session.model.modules() if isinstance(m, PromptedEmbedding)
         ]
         if len(self.sessions) > 1:
+            if any(hook.depends_on_row for hook in self.hooks):
+                raise ValueError("a prompt that depends on the row cannot be stacked: it would miss its rows' mask")
             self.owner, self.embedding = input_embedding_owner(first.model), StackedEmbedding(self.hooks)
 
     def losses(self, batches: Sequence[dict[str, Tensor]]) -> Tensor:
@@ -145,11 +149,19 @@ class Stack:
         if self.device.type == "cuda":
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        with self.joined_embedding(), first.autocast():
-            losses = first.batch_losses(first.model, batch, self.prefix, len(self.sessions))
-        for hook in self.hooks:
-            hook.forget()
-        return losses
+        try:
+            for hook in self.hooks:
+                if hook.depends_on_row:
+                    hook.is_source = source_tokens(batch, batch["labels"])
+            with self.joined_embedding(), first.autocast():
+                losses = first.batch_losses(first.model, batch, self.prefix, len(self.sessions))
+                # Outside of what is compiled. Each process adds its share, as of the loss itself.
+                if not first.method.stacks and (extra := first.method.extra_loss(first.model)) is not None:
+                    losses = losses + extra / distributed.WORLD
+                return losses
+        finally:
+            for hook in self.hooks:
+                hook.forget()
 
     @contextlib.contextmanager
     def joined_embedding(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from adept.base import paths
 from adept.base.errors import UserError
-from adept.base.options import is_place
+from adept.base.options import is_place, option_type
 from adept.config.command_line import command_line, parse
 from adept.config.layers import resolve
 from adept.config.run import METHOD_OPTIONS, OPTIONS
@@ -112,9 +112,10 @@ def test_mbpp_has_the_papers_shapes(method, model, shape, params):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_has_its_methods_options_with_values_and_no_other_methods_options(method):
-    config = resolve({"task": "rte", "method": method})
+    config, own = resolve({"task": "rte", "method": method}), METHODS[method].own_options()
     with_value = {name for name in METHOD_OPTIONS if config.get(name) is not None}
-    assert with_value == set(METHODS[method].own_options()) - set(METHODS[method].evaluation)
+    assert {name for name in own if not option_type(own[name].annotation).optional} <= with_value
+    assert with_value <= set(own) - set(METHODS[method].evaluation)
     for name in METHOD_OPTIONS - set(METHODS[method].own_options()):
         with pytest.raises(AttributeError, match=f"a run of method '{method}' on task 'rte' has no option '{name}'"):
             getattr(config, name)
@@ -203,14 +204,17 @@ OTHER = {
     "eval_every": 999, "eval_rows": 99, "scoring": "likelihood", "select_on": "f1", "data_dir": "elsewhere",
     "results_dir": "elsewhere", "device": "cpu", "eval_batch_size": 63, "log_every": 9, "track": "wandb",
     "accumulate": "batches", "adamw": "transformers4", "decoding": "transformers4", "invalid_answers": "released",
-    "epochs": 3,
+    "epochs": 3, "task_prefix": True, "lora_bias": "all", "adapter_blocks": "5-", "train_norms": False,
+    "projection_seed": 1, "where": "encoder", "hidden": 27, "keep_tokens": 0.4, "keep_pieces": 0.4, "pieces": 8,
+    "network_lr": 2e-4, "side_factor": 4, "side_blocks": "1,2", "side_init": "random", "importance_rows": 8,
+    "stage": "fixed", "sparsity": 0.01, "penalty": 0, "mask_lr": 0.2,
     "wandb_project": "mine", "wandb_group": "mine", "save_every": 9,
 }  # fmt: skip
 
 
 def run_ids(field: str) -> tuple[str, str]:
     """Ids of two runs that differ in one field, with a method and a task that use it."""
-    method = next((name for name in ("adept", "dept", "lora") if field in METHODS[name].own_options()), "adept")
+    method = next((m for m in ("adept", "dept", "lora", *METHODS) if field in METHODS[m].own_options()), "adept")
     other = "mrpc" if field == "select_on" else "rte"
     task = next((task.name for task in ROWS if field in task.options.own_options()), other)
     flags = {"task": task, "method": method, "allow_code_execution": TASKS[task].runs_code}

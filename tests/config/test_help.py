@@ -37,9 +37,10 @@ def options_of(sections: dict[str, dict[str, str]]) -> list[str]:
 def test_every_option_stands_in_one_section(help_of):
     sections = help_of()
     assert sorted(options_of(sections)) == sorted(OPTIONS)
-    shared = "Methods pt, dept, adept, pt_table, dept_relu"
-    assert [heading for heading, options in sections.items() if options][1:6] == [*SECTIONS.values(), shared]
-    assert list(sections["Method adept"]) == ["bottleneck", "bottleneck_init", "bottleneck_dropout"]
+    assert [heading for heading, options in sections.items() if options][1:5] == [*SECTIONS.values()]
+    shared = f"Methods {', '.join(name for name in METHODS if 'prompt_len' in METHODS[name].own_options())}"
+    assert "prompt_len" in sections[shared]
+    assert list(sections["Method adept"]) == ["bottleneck_init", "bottleneck_dropout"]
     assert list(sections["Task squad"]) == ["squad_target"]
 
 
@@ -60,12 +61,12 @@ def test_beside_a_task_only_its_options_are_listed(help_of, task):
 
 def test_a_default_is_shown_and_where_owners_differ_so_are_they(help_of):
     sections = help_of()
-    assert sections["Method adept"]["bottleneck"].endswith("(Eq. 3) [19]")
+    assert help_of("--method", "adept")["Method adept"]["bottleneck"].endswith("(Eq. 3) [19]")
     assert sections["Data and evaluation"]["group_by_length"].endswith("[true]")
-    rank = sections["Methods lora, dept, dept_relu"]["rank"]
-    assert "lora: rank of LoRA's matrices (Appendix C) [16]; dept: rank of DePT's A B (Eq. 2) [30]" in rank
-    prompt_len = sections["Methods pt, dept, adept, pt_table, dept_relu"]["prompt_len"]
-    assert "[100 pt, 60 dept, 60 adept, 100 pt_table, 60 dept_relu]" in prompt_len
+    rank = next(options["rank"] for options in sections.values() if "rank" in options)
+    assert "lora, dora: rank of LoRA's matrices (Appendix C) [16]; dept: rank of DePT's A B (Eq. 2) [30]" in rank
+    (prompt_len,) = [options["prompt_len"] for options in sections.values() if "prompt_len" in options]
+    assert "[100 pt, 60 dept, 60 adept, 100 spot, 40 residual, " in prompt_len
     assert help_of("--method", "dept")["Method dept"]["prompt_len"].endswith("[60]")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import FAMILIES
-from explicit_formulas import examples, explicit_inputs, filled_session
+from explicit_formulas import assert_generation_is_teacher_forcing, examples, explicit_loss, filled_session
 from torch import nn
 
 from adept.data.example import IGNORED
@@ -27,18 +27,7 @@ def test_loss_equals_the_explicit_formula(make_config, family, method):
     batch = examples(session)
     loss = session.model(**session.codec.train_batch(batch)).loss
 
-    total, count = 0.0, 0
-    for example in batch:  # one row at a time: no padding, no mask, no hook
-        target = torch.tensor(example.target_ids)
-        if family == "t5":
-            inputs = explicit_inputs(session, example.source_ids)
-            logits = session.model(inputs_embeds=inputs[None], labels=target[None]).logits[0]
-        else:
-            inputs = explicit_inputs(session, (*example.source_ids, *example.target_ids))
-            logits = session.model(inputs_embeds=inputs[None]).logits[0, -len(target) - 1 : -1]
-        total = total + F.cross_entropy(logits, target, reduction="sum")
-        count += len(target)
-    torch.testing.assert_close(loss, total / count, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(loss, explicit_loss(session, batch), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["llama", "codegen"])
@@ -46,25 +35,13 @@ def test_loss_equals_the_explicit_formula(make_config, family, method):
 def test_cached_generation_equals_teacher_forcing(make_config, family, method):
     """Generated tokens get the offset that training gives them; left padding changes nothing."""
     session = filled_session(make_config, family, method, **({"offset_len": 60} if method == "dept" else {}))
-    batch = examples(session)
-    inputs = session.codec.source_batch(batch)
-    width = inputs["input_ids"].shape[1]
-    output = session.model.generate(**inputs, do_sample=False, max_new_tokens=6, min_new_tokens=6, pad_token_id=0)
-    for row, example in zip(output, batch, strict=True):
-        unpadded = torch.tensor([*session.codec.prompt_ids, *example.source_ids, *row[width:].tolist()])
-        logits = session.model(input_ids=unpadded[None]).logits[0, -7:-1]
-        logits[:, 1] = -torch.inf  # min_new_tokens forbids EOS
-        assert logits.argmax(-1).tolist() == row[width:].tolist()
+    assert_generation_is_teacher_forcing(session, examples(session))
 
 
 @pytest.mark.parametrize("method", [*PROMPT_METHODS, "lora"])
 def test_t5_generation_equals_teacher_forcing(make_config, method):
     session = filled_session(make_config, "t5", method)
-    inputs = session.codec.source_batch(examples(session))
-    output = session.model.generate(**inputs, do_sample=False, max_new_tokens=6, min_new_tokens=6)
-    logits = session.model(**inputs, decoder_input_ids=output[:, :-1]).logits
-    logits[..., 1] = -torch.inf
-    assert torch.equal(logits.argmax(-1), output[:, 1:])
+    assert_generation_is_teacher_forcing(session, examples(session))
 
 
 def test_decoder_of_t5_sees_the_plain_table(make_config):

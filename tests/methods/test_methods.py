@@ -8,12 +8,14 @@ import json
 import pytest
 import torch
 import transformers
-from conftest import FAMILIES
+from conftest import runs_of_methods
 
+from adept.base.errors import UserError
 from adept.config.layers import resolve
 from adept.data.batches import training_batches
 from adept.data.dataset import load_data
 from adept.methods import METHODS
+from adept.models.loading import load_model
 from adept.runs.adapter import read_weights, restore_adapter
 from adept.serving.load import load
 from adept.training.evaluation import evaluate
@@ -73,6 +75,22 @@ def test_parameter_counts_of_the_paper(shape, flags, count):
     assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == count
 
 
+def test_a_method_refuses_a_model_of_a_kind_that_it_cannot_run_on(make_config):
+    class EncoderDecoderOnly(METHODS["full"]):
+        kinds = ("encoder-decoder",)
+
+    config, tokenizer = make_config("llama", "full"), None
+    model, _ = load_model(config.model)
+    with pytest.raises(
+        UserError,
+        match=r"^method 'full' runs on encoder-decoder models; LlamaForCausalLM is decoder-only: choose another "
+        r"--model or --method$",
+    ):
+        EncoderDecoderOnly().adapt(model, tokenizer)
+    assert not any(p.requires_grad for p in model.parameters())
+    assert EncoderDecoderOnly().adapt(load_model(make_config("t5", "full").model)[0], tokenizer)
+
+
 def one_step(config):
     session = open_session(config)
     optimizer = make_optimizer(parameter_groups(session.model, config.method_options.learning_rates()), config)
@@ -81,8 +99,7 @@ def one_step(config):
     return session, optimizer, training_batches(session.codec, train, config)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "zero_shot"])
+@pytest.mark.parametrize(("method", "family"), runs_of_methods())
 def test_only_the_methods_parameters_move_and_all_of_them_do(make_config, family, method):
     fields = {"max_source_len": 64}
     if "prompt_lr" in METHODS[method].own_options():
@@ -98,8 +115,7 @@ def test_only_the_methods_parameters_move_and_all_of_them_do(make_config, family
     assert moved == set(session.trainables)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "zero_shot"])
+@pytest.mark.parametrize(("method", "family"), runs_of_methods())
 def test_loss_falls_on_a_fixed_batch(make_config, family, method):
     rates = dict.fromkeys(METHODS[method].rates.values(), 1e-2)
     session, optimizer, batches = one_step(make_config(family, method, **rates, model_dropout=0))
@@ -108,8 +124,7 @@ def test_loss_falls_on_a_fixed_batch(make_config, family, method):
     assert losses[-1] < losses[0] - 0.05
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", [*METHODS])
+@pytest.mark.parametrize(("method", "family"), runs_of_methods(trained=False))
 def test_saved_and_loaded_adapters_predict_the_same(make_config, family, method, tmp_path):
     config = make_config(family, method, scoring="likelihood")
     record = run(config)

@@ -19,6 +19,7 @@ from adept.base.atomic_files import write_atomically
 from adept.config.run import RunConfig
 from adept.runs.layout import run_folder
 from adept.runs.record import SCHEMA, write_record
+from adept.tables import plots
 from adept.tables.page import figures, formatting, render, runs
 from adept.tables.page.render import html, write_page
 from adept.tables.report import build_view
@@ -222,6 +223,14 @@ def test_rows_that_only_the_paper_has_stand_apart(load, tmp_path):
     ((_, quoted),) = read.all("tbody", "quoted")
     assert quoted.lstrip().startswith("Printed in the paper, not run here") and "1.2M" in quoted
     assert "LoRA: quoted from elsewhere" in text
+
+
+def test_remarks_stand_folded_under_the_headings_of_rows_and_columns(load):
+    table = dataclasses.replace(load(), remarks={"pt": "of ours <b>", "LoRA": "of the paper's", "cb": "of a column"})
+    read = Reader(html([finish(table)]))
+    assert [text for _, text in read.all("details", "remark")] == [
+        f"remark{text}" for text in ("of a column", "of ours <b>", "of the paper's")
+    ]
 
 
 def test_changes_are_told_beside_the_table(load, tmp_path):
@@ -431,6 +440,37 @@ def test_learning_curves_have_a_panel_for_each_task_and_a_line_for_each_seed(loa
     assert len(lines) == 16  # scores and losses of 2 tasks, 2 methods, 2 seeds
     named = {f"{name}, seed {seed}" for name in ("pt", "adept") for seed in (1, 2)}
     assert set(lines) == {f"{name}: {value} at step 20" for name in named for value in ("80.0", "0.05")}
+
+
+def test_the_seeds_of_a_configuration_differ_in_their_dashes_and_stand_in_the_legend(load, tmp_path):
+    text = html([finish(load())])
+    read = check(text, tmp_path / "results")
+    dashes = {}
+    for own, title in read.all("g", "line"):
+        if "at step" in title:
+            dashes.setdefault(title.split(":")[0], set()).add(own["class"].removeprefix("line "))
+    assert dashes == {
+        "pt, seed 1": {"s3"}, "pt, seed 2": {"s3 seed1"}, "adept, seed 1": {"s5"}, "adept, seed 2": {"s5 seed1"},
+    }  # fmt: skip
+    legend = read.inside[next(n for n, (name, own) in enumerate(read.elements) if own.get("class") == "legend")]
+    assert legend.split() == ["pt", "adept", "seed", "1", "seed", "2"]
+    styles = re.findall(r"\.line\.seed\d { stroke-dasharray: ([\d. ]+); }", text)
+    assert len(set(styles)) == len(plots.LINE_STYLES) - 1
+
+
+def test_where_all_runs_have_one_seed_the_legend_names_none(load, tmp_path):
+    read = check(html([finish(load(seed=1))]), tmp_path / "results")
+    assert "seed" not in "".join(text for _, text in read.all("ul", "legend"))
+
+
+def test_a_table_of_which_nothing_has_run_is_folded_with_its_count(load, tmp_path):
+    table = load()
+    empty = check(html([build_view(table)]), tmp_path / "results")
+    ((_, line),) = [found for found in empty.all("summary") if "Two methods" in found[1]]
+    assert " ".join(line.split()) == "Two methods on two tasks 0 of 12 runs are there; 4 wait for validation to choose."
+    record_run(next(run.config for run in table.runs() if not run.pending))
+    started = check(html([build_view(table)]), tmp_path / "results")
+    assert empty.all("details", "empty") and not started.all("details", "empty")
 
 
 def test_every_searched_configuration_is_drawn_and_listed(load, tmp_path):

@@ -107,7 +107,7 @@ def test_all_tables_leave_the_words_around_them(load, tmp_path):
     document = tmp_path / "results" / "README.md"
     publish_all([load()])
     made = document.read_text()
-    assert made.startswith("# Results") and made.count("<!-- end -->") == 2
+    assert made.startswith("# Results") and made.count("<!-- end -->") == 3
     document.write_text(made.replace("# Results", "# By hand") + "\nThe end.\n")
     publish_all([load()])
     assert document.read_text() == made.replace("# Results", "# By hand") + "\nThe end.\n"

@@ -86,6 +86,14 @@ def test_the_rate_is_chosen_by_validation_and_its_test_score_is_printed(table_fi
     assert "Changed" not in text
 
 
+def test_remarks_stand_below_the_table_where_their_row_or_column_is_printed(table_file):
+    remarks = "remarks: {pt: of a row, cb: of a column <b>, lora: of no row}\n"
+    table_file.write_text(table_file.read_text() + remarks)
+    lines = markdown(build_view(load(table_file))).splitlines()
+    assert "* pt: of a row" in lines and "* cb: of a column &lt;b&gt;" in lines
+    assert not any("of no row" in line for line in lines)
+
+
 def test_missing_runs_are_printed_as_a_dash_and_counted(table_file):
     table = load(table_file)
     for config in configs(table):

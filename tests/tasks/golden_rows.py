@@ -267,6 +267,30 @@ GOLDEN: dict[str, list[Gold]] = {
             official={"target": "[ ' the old harbour ' , ' harbour ' ]", "references": ()},
         ),
     ],
+    "gsm8k": [
+        Gold(
+            "question: A baker puts 6 rolls on each tray and fills 7 trays. "
+            "She sells 30 rolls. How many rolls are left?",
+            "The baker makes 6 * 7 = <<6*7=42>>42 rolls.\n"
+            "After the sale 42 - 30 = <<42-30=12>>12 rolls are left.\n#### 12",
+        ),
+        Gold(
+            "question: A ticket costs 12 dollars. A class of 95 pupils goes to the theatre with 5 teachers. "
+            "How much do all tickets cost?",
+            "95 + 5 = <<95+5=100>>100 people go.\nTheir tickets cost 100 * 12 = $<<100*12=1200>>1,200.\n#### 1,200",
+        ),
+        Gold(
+            "question: Ada reads 20 pages on Monday and half as many on Tuesday. "
+            "How many pages does she read on both days?",
+            "On Tuesday she reads 20 / 2 = <<20/2=10>>10 pages.\n"
+            "Together that is 20 + 10 = <<20+10=30>>30 pages.\n#### 30",
+        ),
+        Gold(
+            "question: A thermometer shows 2 degrees in the evening. "
+            "During the night the temperature falls by 5 degrees. What does it show then?",
+            "It shows 2 - 5 = <<2-5=-3>>-3.\n#### -3",
+        ),
+    ],
     "movie_reviews": [
         Gold("review: A patient, lovely film.", "1"),
         Gold("review: The plot forgets itself halfway.", "0"),

@@ -159,7 +159,7 @@ BAD_YAML = {
     "matthews of free text": (free(metrics=["matthews"]), "'metrics': 'matthews' is not for this task"),
     "f1 of free text": (
         free(metrics=["f1"]),
-        "'metrics': 'f1' is not for this task; known: accuracy, exact_match, pearson",
+        "'metrics': 'f1' is not for this task; known: accuracy, exact_match, final_number, pearson",
     ),
     "programs": (free(metrics=["pass@1"]), "'metrics': 'pass@1' is not for this task"),
     "another report": ({"report": "f1"}, "'report' is 'f1', which is none of its metrics: accuracy"),

@@ -101,7 +101,7 @@ def test_code_keeps_its_indentation(mbpp, monkeypatch):
 
 
 def test_an_encoder_decoder_model_is_refused(mbpp):
-    with pytest.raises(UserError, match="'mbpp' continues its source, so it needs a decoder-only model"):
+    with pytest.raises(UserError, match="'mbpp' needs a decoder-only model"):
         run(mbpp("t5"))
 
 

@@ -19,7 +19,9 @@ LONG = {
 
 
 @pytest.mark.parametrize("protocol", ["paper", "official"])
-@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("hotpotqa", "searchqa", "movie_reviews")])
+@pytest.mark.parametrize(
+    "name", [name for name in TASKS if name not in ("hotpotqa", "searchqa", "gsm8k", "movie_reviews")]
+)
 def test_all_real_rows_pass(name, protocol, shared, t5_tokenizer):
     config = config_of(name, protocol=protocol, data_dir=str(shared / "data"))
     task = task_of(config)

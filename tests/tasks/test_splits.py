@@ -38,6 +38,7 @@ HUB: dict[str, tuple[str, str | None, dict[str, int]]] = {  # id, config and row
     "yelp_polarity": ("fancyzhx/yelp_polarity", "plain_text", {"train": 560_000, "test": 38_000}),
     "scitail": ("allenai/scitail", "snli_format", {"train": 23_596, "validation": 1_304}),
     "paws": ("google-research-datasets/paws", "labeled_final", {"train": 49_401, "validation": 8_000, "test": 8_000}),
+    "gsm8k": ("openai/gsm8k", "main", {"train": 7_473, "test": 1_319}),
     "mbpp": ("mxeval/mbxp", "python", {"mbxp_mbpp_release_v1": 974}),
 }
 CARVED = {"qqp", "qnli", "sst2", "record", "nq", "hotpotqa", "searchqa", "newsqa", "winogrande", "yelp_polarity"}
@@ -59,6 +60,8 @@ def test_the_hubs_counts_give_the_papers_sizes(name):
         assert test == rows[splits[1]]
     elif name == "mbpp":
         assert (train, validation, test) == (rows[splits[0]][:487], [], rows[splits[0]][487:])
+    elif name == "gsm8k":
+        assert (train, validation, test) == (rows["train"], [], rows["test"])
     elif name in ("mnli", "paws"):
         assert (train, validation, test) == tuple(rows[split] for split in splits)
     else:

@@ -101,3 +101,12 @@ def test_the_official_protocol_can_be_mended_one_option_at_a_time():
         assert rendered(name, protocol="official") != rendered(name, protocol="official", **flags) == rendered(name), (
             name
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("mrpc", "mrpc"), ("boolq", "superglue-boolq"), ("wsc", "superglue-wsc.fixed"), ("nq", "nq")]
+)
+def test_a_task_prefix_stands_in_front_of_every_source_and_changes_nothing_else(name, prefix):
+    plain, prefixed = rendered(name), rendered(name, task_prefix=True)
+    assert [e.source for e in prefixed] == [f"{prefix} {e.source}" for e in plain]
+    assert [(e.target, e.references) for e in prefixed] == [(e.target, e.references) for e in plain]

@@ -153,16 +153,16 @@ class SeriesStyles:
 
 def learning_curves(made: Sequence[Panel], styles: SeriesStyles) -> FigureGroup:
     """A figure for each panel that has a run with several evaluations."""
-    figures, shown = curve_figures(made, styles, curve_points, "validation", "Validation score", ".1f")
+    figures, legend = curve_figures(made, styles, curve_points, "validation", "Validation score", ".1f")
     explanation = "Validation score of the chosen runs, a line for each seed; what is evaluated once is a level."
-    return FigureGroup("Learning curves", styles.legend(shown), explanation, figures, opened=True)
+    return FigureGroup("Learning curves", legend, explanation, figures, opened=True)
 
 
 def loss_curves(made: Sequence[Panel], styles: SeriesStyles) -> FigureGroup:
     """A figure for each panel that has a run with several evaluations, of the training loss at each."""
-    figures, shown = curve_figures(made, styles, loss_points, "training loss", "Training loss", ".3g")
+    figures, legend = curve_figures(made, styles, loss_points, "training loss", "Training loss", ".3g")
     explanation = "Mean training loss of the chosen runs since the evaluation before, a line for each seed."
-    return FigureGroup("Training loss", styles.legend(shown), explanation, figures)
+    return FigureGroup("Training loss", legend, explanation, figures)
 
 
 def curve_figures(
@@ -172,22 +172,36 @@ def curve_figures(
     axis: str,
     what: str,
     spec: str,
-) -> tuple[list[Figure], set[str]]:
-    """(a figure for each panel with a curve of several points, names of the series that are drawn)."""
+) -> tuple[list[Figure], list[LegendEntry]]:
+    """(a figure for each panel with a curve of several points, their legend: the series, and the seeds if several)."""
     figures, shown = [], set()
+    seeds = seed_numbers(record for panel in made for cell in panel.cells.values() for record in cell.records)
     for panel in made:
         marks, last_values = [], []
         for name, cell in panel.cells.items():
             curves = [(points, record) for record in cell.records if (points := points_of(record, cell))]
             for points, record in curves:
-                marks += curve_marks(name, points, record, styles, spec)
+                marks += curve_marks(name, points, record, seeds[record["config"].get("seed")], styles, spec)
             if curves:
                 last_values.append(f"{name} ends at {curves[0][0][-1][1]:{spec}}")
                 shown.add(name)
         if any(mark.kind == "line" for mark in marks):
             description = f"{what} over steps, {panel.label}: {'; '.join(last_values)}"
             figures.append(panel.figure(Chart(marks, "step", axis, description)))
-    return figures, shown
+    return figures, styles.legend(shown) + (seed_legend(seeds) if len(seeds) > 1 else [])
+
+
+def seed_numbers(records: Iterable[Mapping[str, Any]]) -> dict[int | None, int]:
+    """{seed: its number}, the smallest first; None for records without a seed."""
+    seeds = {record["config"].get("seed") for record in records}
+    return {seed: number for number, seed in enumerate(sorted(seeds, key=lambda seed: (seed is not None, seed or 0)))}
+
+
+def seed_legend(seeds: Mapping[int | None, int]) -> list[LegendEntry]:
+    return [
+        LegendEntry(f"seed {'?' if seed is None else seed}", Markup(swatch_svg(PAPER_ONLY, number)), {})
+        for seed, number in seeds.items()
+    ]
 
 
 def loss_points(record: dict, cell: Cell) -> list[tuple[int, float]]:
@@ -207,9 +221,9 @@ def curve_points(record: dict, cell: Cell) -> list[tuple[int, float]]:
 
 
 def curve_marks(
-    name: str, points: Sequence[tuple[int, float]], record: dict, styles: SeriesStyles, spec: str
+    name: str, points: Sequence[tuple[int, float]], record: dict, seed: int, styles: SeriesStyles, spec: str
 ) -> list[Mark]:
-    """The line of a run and its symbols. spec: how its values are written."""
+    """The line of a run and its symbols. seed: the number of its seed; spec: how its values are written."""
     step, score = points[-1]
     title = f"{name}, seed {record['config'].get('seed', '?')}: {score:{spec}} at step {thousands(step)}"
     if len(points) == 1:
@@ -217,7 +231,7 @@ def curve_marks(
     symbols = downsample(points, CURVE_SYMBOLS)
     titles = [f"{name}: {score:{spec}} at step {thousands(step)}" for step, score in symbols]
     return [
-        Mark("line", points=points, name=title, **styles.of(name)),
+        Mark("line", points=points, name=title, seed=seed, **styles.of(name)),
         Mark("dots", points=symbols, titles=titles, **styles.of(name)),
     ]
 

@@ -19,10 +19,8 @@ from adept.tables.page.views import (
 )
 from adept.tables.published import Published
 from adept.tables.report import MISSING, Cell, View
-from adept.tables.significance import p_value_text
+from adept.tables.significance import SIGNIFICANT, p_value_text
 from adept.tables.table import QUANTITY
-
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,7 @@ class Column:
     label: str
     metric: str
     attributes: Attributes
+    remark: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class GridRow:
     trained_value: str
     cells: Sequence[GridCell]
     attributes: Attributes
+    remark: str
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def make_grid(view: View, runs: RunIndex) -> Grid:
             column_label(view, column),
             metric if metric and metric not in column else "",
             column_attributes(view, column),
+            view.table.remarks.get(column, ""),
         )
         for column, metric in view.columns.items()
     ]
@@ -106,7 +107,8 @@ def grid_row(view: View, row: str, runs: RunIndex) -> GridRow:
         for column, metric in view.columns.items()
     ]
     trained = " / ".join(thousands(count) for count in counts) or MISSING
-    return GridRow(row, trained, str(counts[0]) if counts else "", cells, row_attributes(view, row))
+    value = str(counts[0]) if counts else ""
+    return GridRow(row, trained, value, cells, row_attributes(view, row), view.table.remarks.get(row, ""))
 
 
 def paper_row(view: View, method: str, by_column: dict[str, Published]) -> GridRow:
@@ -118,7 +120,8 @@ def paper_row(view: View, method: str, by_column: dict[str, Published]) -> GridR
         value = "" if paper is None or paper.value is None else str(paper.value)
         cells.append(GridCell(quoted=paper_number(paper), value=value))
     attributes = {"method": f"|{method}|"} if "method" in view.table.rows else {}
-    return GridRow(method, params or MISSING, "" if count is None else str(count), cells, attributes)
+    value = "" if count is None else str(count)
+    return GridRow(method, params or MISSING, value, cells, attributes, view.table.remarks.get(method, ""))
 
 
 def grid_cell(view: View, cell: Cell, runs: RunIndex, *, name_metric: bool) -> GridCell:

@@ -14,17 +14,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from adept.base.atomic_files import write_atomically
+from adept.tables.claims import ClaimLine
+from adept.tables.page.claims import claim_section
 from adept.tables.page.formatting import thousands, unique_id
-from adept.tables.page.grid import SIGNIFICANT
 from adept.tables.page.runs import RunIndex, embedded_data, run_lines
 from adept.tables.page.section import make_section, progress_text
 from adept.tables.page.views import FILTERS, filter_attributes
 from adept.tables.report import MISSING, View
-from adept.tables.significance import SMALL_TEST
+from adept.tables.significance import SIGNIFICANT, SMALL_TEST
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-RESERVED_IDS = ("tables", "contents", "filter", "record", "record-title", "data", "runs", "runs-title")
+RESERVED_IDS = (
+    "claims", "claims-title", "tables", "contents", "filter", "record", "record-title", "data", "runs", "runs-title",
+)  # fmt: skip
 """Ids of page.html and page.js."""
 
 
@@ -52,17 +55,25 @@ def words_of(view: View) -> PageWords:
     return PageWords(title, title, f"{', '.join(methods)} on {', '.join(tasks)}." if methods else "")
 
 
-def write_page(views: Sequence[View], path: Path, words: PageWords = PAPER_WORDS) -> None:
+def write_page(
+    views: Sequence[View], path: Path, words: PageWords = PAPER_WORDS, claims: Sequence[ClaimLine] = ()
+) -> None:
     """Writes the page of these tables. Its links lead to the records beside it; the same tables give the same bytes."""
-    write_atomically(path, html(views, path.parent, words))
+    write_atomically(path, html(views, path.parent, words, claims))
 
 
-def html(views: Sequence[View], folder: Path | None = None, words: PageWords = PAPER_WORDS) -> str:
+def html(
+    views: Sequence[View],
+    folder: Path | None = None,
+    words: PageWords = PAPER_WORDS,
+    claims: Sequence[ClaimLine] = (),
+) -> str:
     """The page as it stands in `folder`, by default in the results folder of the first table."""
     baselines = list(dict.fromkeys(view.baseline_name for view in views))
     runs = RunIndex(views, folder or (views[0].table.results_dir if views else Path()))
     taken = {*RESERVED_IDS, *runs.anchors.values()}
     sections = [make_section(view, unique_id(view.table.name, taken), runs) for view in views]
+    section_ids = {view.table.file_name: section.id for view, section in zip(views, sections, strict=True)}
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     page = environment().get_template("page.html").render(
         title=words.title,
@@ -77,6 +88,7 @@ def html(views: Sequence[View], folder: Path | None = None, words: PageWords = P
         planned=sum(view.planned for view in views),
         is_compared=any(view.compared for view in views),
         origins=origins(list(runs.records.values())),
+        claims=claim_section(claims, section_ids),
         sections=sections,
         menus=menus(views),
         filters=FILTERS,

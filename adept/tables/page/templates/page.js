@@ -86,11 +86,11 @@ function sort(table, number, order) {
   }
 }
 
-for (const table of all("section.table > .scroll > table")) {
+for (const table of all("section.table > .scroll > table, section.table > .empty > .scroll > table")) {
   for (const [number, heading] of [...table.tHead.rows[0].cells].entries()) {
-    const metric = one("small", heading);
-    const button = make("button", { type: "button" }, ...[...heading.childNodes].filter((node) => node !== metric));
-    heading.replaceChildren(button, ...(metric ? [metric] : []));
+    const beside = [...heading.children].filter((child) => child.matches("small, details"));
+    const button = make("button", { type: "button" }, ...[...heading.childNodes].filter((node) => !beside.includes(node)));
+    heading.replaceChildren(button, ...beside);
     button.addEventListener("click", () => {
       const orders = number ? ["descending", "ascending", null] : ["ascending", "descending", null];
       const order = orders[(orders.indexOf(heading.getAttribute("aria-sort")) + 1) % 3];
@@ -250,6 +250,8 @@ for (const link of all("a[data-runs]")) link.setAttribute("aria-haspopup", "dial
 
 function follow() {
   const anchor = decodeURIComponent(location.hash.slice(1));
+  const folded = document.getElementById(anchor)?.querySelector(":scope > .empty");
+  if (folded) folded.open = true;
   const run = Object.values(runs).find((one) => one.anchor === anchor);
   if (run) show([run.run_id], run.run_id, "");
 }
