@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 
 from adept.base.console import print_result
+from adept.base.errors import UserError
+from adept.commands.push import add_terms
 from adept.config.command_line import OneLineParser
 from adept.config.run import OPTIONS
 
@@ -36,6 +38,10 @@ def make_parser() -> OneLineParser:
         "--no_cue", action="store_true", help="the tokenizer does not write the cue: what follows is scored, not asked"
     )
     parser.add_argument("--dtype", choices=[*PRECISIONS], help="of the weights [the run's --precision]")
+    parser.add_argument(
+        "--push", metavar="OWNER/NAME", help="put the folder on the hub, with a card (`push` does, too)"
+    )
+    add_terms(parser)
     parser.add_argument("--results_dir", default="results", help="folder of the runs [%(default)s]")
     for name in ("model", "device"):
         parser.add_argument(f"--{name}", help=f"as in train.py: {OPTIONS[name].description}")
@@ -43,10 +49,15 @@ def make_parser() -> OneLineParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Exports the run, and prints the folder."""
+    """Exports the run, and prints the folder, or the address on the hub."""
     from adept.serving.export import export
+    from adept.serving.hub import push, require_pushable, trained_run
 
     chosen = make_parser().parse_args(arguments)
+    if chosen.push is not None:
+        require_pushable(chosen.push, chosen.license, holds_base=chosen.form == "plain")
+    elif chosen.public or chosen.license:
+        raise UserError("--public and --license have no effect without --push OWNER/NAME")
     overrides = {name: getattr(chosen, name) for name in ("model", "device") if getattr(chosen, name) is not None}
     folder = export(
         chosen.run,
@@ -58,5 +69,9 @@ def main(arguments: list[str]) -> int:
         dtype=chosen.dtype,
         **overrides,
     )
-    print_result(str(folder))
+    if chosen.push is None:
+        print_result(str(folder))
+        return 0
+    _, config, record = trained_run(chosen.run, chosen.results_dir)
+    print_result(push(folder, chosen.push, config, record, public=chosen.public, license=chosen.license))
     return 0

@@ -15,7 +15,6 @@ from pathlib import Path
 from adept.base.console import print_result
 from adept.base.errors import UserError
 from adept.config.command_line import OneLineParser
-from adept.runs.record import read_record
 
 
 def make_parser() -> OneLineParser:
@@ -27,27 +26,29 @@ def make_parser() -> OneLineParser:
     parser.add_argument("source", metavar="RUN_ID or FOLDER", help="a run id, an adapter folder or an exported folder")
     parser.add_argument("repository", metavar="OWNER/NAME", nargs="?", help="the repository on the hub")
     parser.add_argument("--run", metavar="RUN_ID", help="the run that the folder was exported from")
-    parser.add_argument("--public", action="store_true", help="everyone may see the repository [only its owner]")
-    parser.add_argument("--license", metavar="ID", help="of what is uploaded, such as apache-2.0, for the card")
+    add_terms(parser)
     parser.add_argument("--card", action="store_true", help="print the card and upload nothing")
     parser.add_argument("--results_dir", default="results", help="folder of the runs [%(default)s]")
     return parser
 
 
+def add_terms(parser: OneLineParser) -> None:
+    """Adds --public and --license, for commands that push."""
+    parser.add_argument("--public", action="store_true", help="everyone may see the repository [only its owner]")
+    parser.add_argument("--license", metavar="ID", help="of what is uploaded, such as apache-2.0, for the card")
+
+
 def main(arguments: list[str]) -> int:
     """Uploads what the command line names, and prints its address; or prints the card."""
     options = make_parser().parse_args(arguments)
-    from adept.runs.adapter import find_adapter
     from adept.serving.card import folder_form, model_card
-    from adept.serving.hub import push
-    from adept.serving.load import read_config
+    from adept.serving.hub import push, trained_run
 
     exported = Path(options.source).is_dir() and folder_form(Path(options.source)) != "adept"
     if exported and options.run is None:
         raise UserError(f"{options.source} does not say which run it was exported from: --run RUN_ID names it")
-    adapter = find_adapter(options.run or options.source, options.results_dir)
-    folder, config = Path(options.source) if exported else adapter, read_config(adapter)
-    record = read_record(str(adapter.parent.parent), adapter.name) if adapter.parent.name == "runs" else None
+    adapter, config, record = trained_run(options.run or options.source, options.results_dir)
+    folder = Path(options.source) if exported else adapter
     if options.card:
         print_result(model_card(folder, config, record, license=options.license, repository=options.repository))
         return 0

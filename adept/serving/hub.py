@@ -12,8 +12,10 @@ from typing import Any
 from adept.base.errors import UserError, first_line
 from adept.base.options import is_place
 from adept.config.run import OPTIONS, RunConfig
-from adept.runs.adapter import DESCRIPTION, TASK_FILE, WEIGHTS
+from adept.runs.adapter import DESCRIPTION, TASK_FILE, WEIGHTS, find_adapter
+from adept.runs.record import read_record
 from adept.serving.card import CARD, folder_form, model_card
+from adept.serving.load import read_config
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -38,16 +40,32 @@ def push(
     """
     folder = Path(folder)
     form = folder_form(folder)
-    if not REPOSITORY.fullmatch(repository):
-        raise UserError(f"'{repository}' is no repository; name it OWNER/NAME")
-    if (form == "plain" or config.method_options.trains_model) and license is None:
-        raise UserError(
-            f"{folder} holds the base model's weights, which may be passed on under their own license: --license ID "
-            "names it, such as apache-2.0"
-        )
+    require_pushable(repository, license, holds_base=form == "plain" or config.method_options.trains_model)
     card = model_card(folder, config, record, license=license, repository=repository)
     files = dict(published_files(folder)) if form == "adept" else dict(all_files(folder))
     return upload(repository, {**files, CARD: card.encode()}, f"{config.method} on {config.task}", public=public)
+
+
+def require_pushable(repository: str, license: str | None, *, holds_base: bool) -> None:
+    """Raises UserError for what is no repository, and for weights of a base model (holds_base) without a license."""
+    if not REPOSITORY.fullmatch(repository):
+        raise UserError(f"'{repository}' is no repository; name it OWNER/NAME")
+    if holds_base and license is None:
+        raise UserError(
+            "what would be pushed holds the base model's weights, which may be passed on under their own license: "
+            "--license ID names it, such as apache-2.0"
+        )
+
+
+def trained_run(name: str, results_dir: str) -> tuple[Path, RunConfig, dict | None]:
+    """(adapter folder, configuration, record where there is one) of a run id, or of an adapter folder.
+
+    Raises UserError where there is no adapter, or where it cannot be read.
+    """
+    folder = find_adapter(name, results_dir)
+    config = read_config(folder)
+    record = read_record(str(folder.parent.parent), folder.name) if folder.parent.name == "runs" else None
+    return folder, config, record
 
 
 def published_files(folder: Path) -> Iterator[tuple[str, Path | bytes]]:

@@ -20,9 +20,11 @@ RUNS = {
     "zero_shot": ("zero_shot", {}),
     "dept 2": ("dept", {"prompt_len": 2, "rank": 2, "offset_len": 9, "offset_alpha": 8.0}),
     "dept_relu": ("dept_relu", {"prompt_len": 3, "rank": 4}),
+    "ulpt": ("ulpt", {"prompt_len": 7, "rank": 3}),
+    "loraxab": ("loraxab", {"prompt_len": 4, "bottleneck": 3, "rank": 2, "offset_len": 30}),
     "adept 12": ("adept", {"prompt_len": 12, "bottleneck": 2, "max_source_len": 40}),
 }
-"""Methods, prompt lengths and bottlenecks that differ in every way."""
+"""Methods, prompt sources, prompt lengths and bottlenecks that differ in every way."""
 
 SOURCES = [{**ROW, "sentence1": "A cat sat" + " very" * count + " still."} for count in (0, 11)]
 
@@ -37,7 +39,8 @@ def save_runs(make_config, tmp_path):
             method, own = RUNS[name]
             session = filled_session(make_config, family, method, seed=number, **{**fields, **own})
             folders[name] = str(tmp_path / f"{family} {name}")
-            save_adapter(tmp_path / f"{family} {name}", session.trainables, session.config, session.base_weights)
+            made = (session.trainables, session.config, session.base_weights, session.made_prompt)
+            save_adapter(tmp_path / f"{family} {name}", *made)
         return folders
 
     return save

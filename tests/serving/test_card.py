@@ -175,6 +175,20 @@ def test_an_exported_folder_goes_up_whole_and_a_model_needs_a_license(run, hub, 
     assert uploaded.keys() == {"README.md", "config.json", "model.safetensors", "deep/file.txt"}
 
 
+def test_export_pushes_what_it_wrote(run, hub, tmp_path, capsys):
+    words = ["export", str(run[0]), str(tmp_path / "made"), "--device", "cpu", "--push", "me/made"]
+    assert main(words) == 2 and "--license ID names it" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists() and hub.requests == []
+    assert main([*words, "--license", "apache-2.0"]) == 0
+    assert capsys.readouterr().out.strip() == f"{hub.endpoint}/me/made"
+    files = hub.repositories["me/made"].commits[NEW]
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= files.keys()
+    data = head_of(text := files["README.md"].decode())
+    assert (data.library_name, data.license) == ("transformers", "apache-2.0") and "## Results" in text
+    assert 'from_pretrained("me/made")' in text and 'from_pretrained("made")' not in text
+    assert main([*words[:5], "--public"]) == 2 and "have no effect without --push" in capsys.readouterr().err
+
+
 def test_what_cannot_be_pushed_is_one_line(run, hub, capsys, tmp_path):
     for repository, line in (
         ("rte", "'rte' is no repository; name it OWNER/NAME"),
