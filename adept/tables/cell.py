@@ -37,9 +37,23 @@ def training_hours(record: dict) -> float | None:
     return PAPER_STEPS / rate / 3600 if rate and alone else None
 
 
+def training_minutes(record: dict) -> float | None:
+    """Minutes of the run's own steps, evaluation apart."""
+    seconds = record["timing"].get("train_seconds")
+    return None if seconds is None else seconds / 60
+
+
+def memory_gigabytes(record: dict) -> float | None:
+    """The peak of the GPU's memory, or of the process's where there is none, in units of 10^9 bytes."""
+    peak = record.get("peak_memory_bytes")
+    return None if peak is None else peak / 1e9
+
+
 QUANTITIES: dict[str, Callable[[dict], float | None]] = {
     "samples/s": lambda record: record["timing"].get("test_examples_per_second"),
     "hours": training_hours,
+    "minutes": training_minutes,
+    "GB": memory_gigabytes,
     "mean": offset_statistic("mean"),
     "variance": offset_statistic("variance"),
 }

@@ -16,8 +16,8 @@ Key = tuple[tuple[str, Any], ...]
 """What a row, a column or a cell stands for: (option, value) pairs."""
 
 
-TIMES = frozenset({"hours", "samples/s"})
-"""The quantities that are times or speeds (adept/tables/cell.py)."""
+TIMES = frozenset({"hours", "samples/s", "minutes", "GB"})
+"""The quantities of a run that must not share its steps: times, speeds, memory (adept/tables/cell.py)."""
 
 
 @dataclass(frozen=True)
