@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
+import peft
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -39,9 +40,11 @@ from adept.config.layers import resolve
 from adept.config.run import task_of
 from adept.data.dataset import load_data, render_rows
 from adept.data.sources import read_rows
+from adept.models.loading import load_model
 from adept.models.tiny import fixture_rows
 from adept.runs.adapter import DESCRIPTION, WEIGHTS, restore_adapter
 from adept.runs.layout import run_folder
+from adept.runs.peft_files import PEFT_DESCRIPTION
 from adept.runs.record import SCHEMA, read_record, summary_line
 from adept.serving.load import load
 from adept.tables.early_stopping import best_until, evaluations
@@ -236,6 +239,17 @@ def adapter_description(world: Path) -> Reader:
     return Reader(path, files(valid, json.loads(valid), as_json), lambda: load("adapter", model="t5", device="cpu"))
 
 
+def peft_description(world: Path) -> Reader:
+    """adapter_config.json of a LoRA, as load reads it."""
+    model, _ = load_model("t5")
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q"]))
+    adapted.save_pretrained(folder := Path("peft"))
+    path = folder / PEFT_DESCRIPTION
+    valid = path.read_bytes()
+    given = {"task": "rte", "model": "t5", "device": "cpu"}
+    return Reader(path, files(valid, json.loads(valid), as_json), lambda: load("peft", **given))
+
+
 def run_record(world: Path) -> Reader:
     """RESULTS_DIR/runs/<run_id>.json."""
     (folder := Path("results/runs")).mkdir(parents=True)
@@ -422,6 +436,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "adapter.safetensors": adapter_weights,
     "adapter_model.bin": foreign_weights,
     "adapter.json": adapter_description,
+    "adapter_config.json": peft_description,
     "checkpoint.safetensors": training_state,
     "run record": run_record,
     "metrics.jsonl": log,

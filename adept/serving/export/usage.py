@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from adept.models.loading import locate
 from adept.serving.export.tokenizer import IdLayout
@@ -96,6 +97,8 @@ def notes(
         yield "The run was scored by the likelihood of its labels; this folder generates, which can answer otherwise."
     if temperature(session):
         yield f"The run's test samples at temperature {temperature(session)}; this folder decodes greedily."
+    if form != "plain" and Path(locate(session.config.model)).is_dir():
+        yield "The base model is a folder where this was written: elsewhere the same weights have another path."
     if form == "plain" and layout.shift:
         yield (
             f"Ids of sources are larger by {layout.shift:,} than those of answers, because both have rows in one "
