@@ -57,6 +57,10 @@ def tiny_model_folder(name: str) -> Path:
     return made_once(name, make)
 
 
+LATER_FIXTURES = ("gsm8k",)
+"""Fixtures that the tokenizer is not trained on, so that tiny models stay what they were when fixtures are added."""
+
+
 def make_tokenizer(folder: Path, *, appends_eos: bool) -> PreTrainedTokenizerFast:
     """A byte-level BPE of 320 tokens, trained on the fixtures and saved into `folder`."""
     import tokenizers
@@ -65,6 +69,7 @@ def make_tokenizer(folder: Path, *, appends_eos: bool) -> PreTrainedTokenizerFas
     texts = [
         str(value)
         for path in sorted(FIXTURE_FOLDER.glob("*.jsonl"))
+        if path.stem not in LATER_FIXTURES
         for row in fixture_rows(path.stem)
         for value in row.values()
     ]
