@@ -11,12 +11,12 @@ python -m adept fetch
 export HF_HUB_OFFLINE=1
 output=$(mktemp)
 set -m # a job of its own, which takes Ctrl-C as a program in front does: tests send it
-python -m pytest tests/training tests/test_*.py "$@" > "$output" 2>&1 &
+python -m pytest tests/training tests/serving tests/methods tests/test_*.py "$@" > "$output" 2>&1 &
 half=$!
 trap 'kill "$half" 2>/dev/null || true; rm -f "$output"' EXIT
 folders=()
 for folder in tests/*/; do
-    case $folder in tests/training/ | tests/__pycache__/) ;; *) folders+=("$folder") ;; esac
+    case $folder in tests/training/ | tests/serving/ | tests/methods/ | tests/__pycache__/) ;; *) folders+=("$folder") ;; esac
 done
 status=0
 python -m pytest "${folders[@]}" "$@" || status=$?
