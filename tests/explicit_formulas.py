@@ -5,10 +5,12 @@ import math
 import torch
 import torch.nn.functional as F
 
+from adept.data.batches import make_batch
 from adept.data.example import Example
 from adept.models.tiny import fixture_rows
 from adept.tasks import TASKS
 from adept.training.session import open_session
+from adept.training.stack import Stack
 
 
 def filled_session(make_config, family, method, **fields):
@@ -31,6 +33,12 @@ def examples(session, task="rte"):
     """The encoded fixture rows of a task."""
     sources = [TASKS[task].source(row) for row in fixture_rows(task)]
     return session.codec.encode([Example(str(i), source, str(i % 2), ()) for i, source in enumerate(sources)])
+
+
+def loss_of(session, rows):
+    """The loss of one training step on these rows."""
+    (loss,) = Stack([session]).losses([make_batch(session.codec, rows).inputs])
+    return loss
 
 
 def hook_outputs(session):

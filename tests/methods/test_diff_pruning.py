@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 from conftest import runnable
-from explicit_formulas import examples
+from explicit_formulas import examples, loss_of
 from teacher_forcing import check_cached_generation
 
 from adept.base.errors import UserError
@@ -22,7 +22,6 @@ from adept.training.losses import batch_losses
 from adept.training.optim import make_optimizer, parameter_groups
 from adept.training.run import Run
 from adept.training.session import open_session, open_sessions
-from adept.training.stack import Stack
 from adept.training.step import StepInput, train_step
 
 SERVED = [family for _, family in runnable(["diff_pruning"])]
@@ -45,11 +44,6 @@ def filled(make_config):
         return session, examples(session)
 
     return make
-
-
-def loss_of(session, rows) -> torch.Tensor:
-    (loss,) = Stack([session]).losses([make_batch(session.codec, rows).inputs])
-    return loss
 
 
 def z(mask, u):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from explicit_formulas import examples
+from explicit_formulas import examples, loss_of
 from teacher_forcing import check_beams, check_cached_generation
 from tiny_families import build
 from transformers.models.t5.modeling_t5 import T5Attention
@@ -47,11 +47,6 @@ def filled(make_config):
         return session, examples(session)
 
     return make
-
-
-def loss_of(session, rows) -> torch.Tensor:
-    (loss,) = Stack([session]).losses([make_batch(session.codec, rows).inputs])
-    return loss
 
 
 # Counts ---------------------------------------------------------------------------------------------------------------

@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 import transformers
 from conftest import runnable
-from explicit_formulas import examples
+from explicit_formulas import examples, loss_of
 from teacher_forcing import check_beams, check_cached_generation
 from tiny_families import CAUSAL, SEQ2SEQ, build
 
 from adept.base.errors import UserError
 from adept.config.layers import resolve
-from adept.data.batches import make_batch
 from adept.models.likelihood import choice_logits
 from adept.models.loading import load_model, shape_only_model
 from adept.models.prefix_attention import add_prefixes
@@ -22,7 +21,6 @@ from adept.models.t5_attention import MaskedBiasAttention, ShortTargetCrossAtten
 from adept.training.loop import run
 from adept.training.losses import batch_losses
 from adept.training.session import open_session, open_sessions
-from adept.training.stack import Stack
 
 SERVED = [family for _, family in runnable(["prefix"])]
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -51,11 +49,6 @@ def filled(make_config):
 def prefixes(model) -> dict[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]]:
     """{attention: its keys and values [H, m, d]}, in the order of the modules."""
     return {module: module.prefix() for module in model.modules() if "prefix" in module._modules}
-
-
-def loss_of(session, rows) -> torch.Tensor:
-    (loss,) = Stack([session]).losses([make_batch(session.codec, rows).inputs])
-    return loss
 
 
 # Counts and starts ----------------------------------------------------------------------------------------------------
