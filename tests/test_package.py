@@ -1,9 +1,11 @@
 """What `import adept` gives, and what it costs."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 import adept
 
@@ -36,3 +38,17 @@ def test_a_run_resolved_trained_and_loaded_through_the_package(make_config, tmp_
     record = adept.run(config)
     session = adept.load(record["run_id"], results_dir=str(tmp_path / "results"))
     assert len(session.answer(["sentence1: a sentence2: b"])) == 1
+
+
+def test_compute_threads_wait_passively_unless_the_user_says_otherwise():
+    """OpenMP reads the variable when torch is imported, so it is there before."""
+    code = (
+        "import os, sys; from adept.commands.main import main; "
+        "assert 'torch' not in sys.modules; main(['--help']); print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    for environment, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env={**inherited, **environment}, capture_output=True, text=True
+        )
+        assert done.stdout.split()[-1] == expected, done.stderr

@@ -36,6 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # our one line says that the hub is unreachable
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Compute threads that wait for each other would spin, and take the core from the one that is waited for where
+    # another program is busy. Read when torch is imported, which the commands do.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         name, *rest = arguments or ["--help"]
         if name in ("-h", "--help"):
