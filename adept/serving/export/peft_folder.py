@@ -18,7 +18,7 @@ from adept.base.errors import UserError
 from adept.data.codec import Codec
 from adept.methods.embedding import PromptedEmbedding
 from adept.methods.offsets import TokenwiseOffset
-from adept.models.families import input_embedding_owner
+from adept.models.families import input_embedding_owner, peft_task_type
 from adept.models.loading import locate
 from adept.models.plain import embedding_scale, name_of
 from adept.serving.export.check import Behaviour, check_model, check_tokenizer, loaded_dtype, read_tokenizer, readable
@@ -82,7 +82,7 @@ def base_name(session: Session) -> str:
 
 def task_type(session: Session) -> str | None:
     """PEFT's. None for encoder-decoders, whose class in PEFT 0.21.0 does not load with transformers 5.23."""
-    return "CAUSAL_LM" if session.capabilities.continues_source else None
+    return peft_task_type(session.model) if session.capabilities.continues_source else None
 
 
 @torch.no_grad()
@@ -136,7 +136,7 @@ def write_prompt_tuning(session: Session, hook: PromptedEmbedding, folder: Path,
 
     prompt = prompt_rows(hook)
     peft.PromptTuningConfig(
-        task_type=task_type(session) or "SEQ_2_SEQ_LM",
+        task_type=peft_task_type(session.model),
         num_virtual_tokens=len(prompt),
         token_dim=prompt.shape[1],
         num_transformer_submodules=1,
