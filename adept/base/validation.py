@@ -74,7 +74,7 @@ def error_line(model: type[BaseModel], error: ValidationError) -> str:
         if depth and isinstance(part, int):  # an entry of a list of models; a key that is a number comes first
             prefix = f"{prefix}entry {part + 1}: "
             continue
-        known = model.model_fields
+        known = fields_by_key(model)
         field = known.get(part)
         inner = nested_model(field) if field else None
         below = [key for key in first["loc"][depth + 1 :] if not isinstance(key, int)]
@@ -91,6 +91,11 @@ def error_line(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"].startswith("greater_than"):
         return f"{prefix}'{part}' must be at least {first['ctx']['ge']}, not {first['input']!r:.40}"
     return f"{prefix}'{part}' must be {describe_type(field)}, not {first['input']!r:.80}"
+
+
+def fields_by_key(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """A model's fields by the keys that a file has for them: a field's alias, where it has one."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def nested_model(field: FieldInfo) -> type[BaseModel] | None:

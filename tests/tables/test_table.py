@@ -38,6 +38,7 @@ def test_cases_are_fields_that_vary_together(table_of):
         ("{cases: [3]}", "'cases' must be a list of"),
         ("{cases: {prompt_len: 3}}", "'cases' must be a list"),
         ("{from: nothing}", "'from: nothing' names no entry above it"),
+        ("{from: []}", "'from' must be text"),
         ("{name: a, from: a}", "'from: a' names no entry above it"),
         ("{name: 3}", "'name' must be text"),
         ("{show: 0}", "'show' must be true or false"),
