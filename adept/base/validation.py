@@ -50,7 +50,8 @@ class FileContent(BaseModel):
 
 def line_error(line: str) -> PydanticCustomError:
     """For validators: an error whose line follows the name of the file."""
-    return PydanticCustomError("line", "{line}", {"line": line})
+    # A file's text may hold half of a surrogate pair, which pydantic cannot render.
+    return PydanticCustomError("line", "{line}", {"line": line.encode(errors="backslashreplace").decode()})
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -24,7 +24,7 @@ def test_every_method_that_trains_is_searched_alike_and_repeated_with_three_seed
     searched = Counter((run.config.method, run.config.task) for run in trained if run.config.seed == 42)
     repeated = Counter((run.config.method, run.config.task) for run in trained if run.config.seed != 42)
     assert searched == dict.fromkeys(cells, 3) and repeated == dict.fromkeys(cells, 2)
-    assert {(run.config.steps, run.config.batch_size, run.config.precision) for run in trained} == {(300, 16, "fp32")}
+    assert {(run.config.steps, run.config.batch_size, run.config.precision) for run in trained} == {(300, 16, "tf32")}
     assert {run.config.method for run in study.runs() if not run.config.steps} == {"zero_shot"}
 
 

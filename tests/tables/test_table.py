@@ -51,6 +51,12 @@ def test_entries_of_another_form_are_refused(table_of, entry, named):
     assert "made_up.yaml" in str(caught.value)
 
 
+def test_half_a_surrogate_pair_is_refused_in_a_line_that_can_be_printed(table_of):
+    with pytest.raises(UserError, match=r"made_up.yaml: .*\\ud800") as caught:
+        table_of('rows: "\\uD800"\ngrid: [{method: pt}]')
+    str(caught.value).encode()
+
+
 # Starts from other runs -----------------------------------------------------------------------------------------------
 
 FROM = """\
