@@ -14,6 +14,9 @@ In each repeat every style does the same work once; reported ratios are medians 
 from __future__ import annotations
 
 import argparse
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adept.base.console import print_result, print_status
 from adept.base.errors import UserError, nearest
@@ -34,6 +37,9 @@ from adept.config.command_line import OneLineParser
 from adept.methods import METHODS
 from adept.models.families import BUNDLED, SHAPES
 from adept.training.session import pick_device
+
+if TYPE_CHECKING:
+    import torch
 
 MODELS = [*SHAPES, BUNDLED]
 PARTS = ("step", "eval", "cycle", "inference", "adapters", "memory")
@@ -113,32 +119,37 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def measure(options: argparse.Namespace) -> dict:
-    """Measures what the options name, reports progress on stderr, and saves after each model if there is an --out."""
-    device, parts = pick_device(options.device), set(options.only)
-    result: dict = {"machine": describe_machine(device)}
-    result |= {part: [] for part in ("rows", "runs", "inference", "adapters", "memory")}
+def measurements(options: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, str, list[dict]]]:
+    """Measures what the options name. Yields (what was measured, the part of the result that it belongs to, its rows)
+    as soon as it is measured.
+    """
+    parts = set(options.only)
     for name, task in COUNTED_MODELS if "memory" in parts else []:
-        result["memory"] += count_models_memory(name, task)
-        print_status(f"counted {name}, {task}")
+        yield f"the memory of {name}, {task}", "memory", list(count_models_memory(name, task))
     for name in options.models:
         profiles = options.profiles if name != BUNDLED else ["movie_reviews"]
-        for profile in profiles if parts & {"step", "eval", "cycle"} else []:
-            for method in options.method:
-                result["rows"] += measure_model(
-                    name, profile, options.style, parts, options.repeats, device, method, options.clock
-                )
-                print_status(f"measured {name}, {profile}, {method}")
+        for profile, method in itertools.product(profiles if parts & {"step", "eval", "cycle"} else [], options.method):
+            rows = measure_model(name, profile, options.style, parts, options.repeats, device, method, options.clock)
+            yield f"{name}, {profile}, {method}", "rows", list(rows)
         for method in options.method if "run" in parts and name == BUNDLED else []:
-            result["runs"] += measure_whole_runs(
+            rows = measure_whole_runs(
                 method, options.steps, options.repeats, options.clock, eval_rows=options.eval_rows
             )
-            print_status(f"measured whole runs of {name}, {method}")
+            yield f"whole runs of {name}, {method}", "runs", list(rows)
         if "inference" in parts and name != BUNDLED:
-            result["inference"] += measure_inference(name, "sst2", options.repeats, device)
+            yield f"inference with {name}", "inference", list(measure_inference(name, "sst2", options.repeats, device))
         if "adapters" in parts:
-            result["adapters"] += measure_adapters(name, options.repeats, device)
-            print_status(f"measured adapters on {name}")
+            yield f"adapters on {name}", "adapters", list(measure_adapters(name, options.repeats, device))
+
+
+def measure(options: argparse.Namespace) -> dict:
+    """Measures what the options name, and reports each part on stderr. With an --out, each is saved at once."""
+    device = pick_device(options.device)
+    result: dict = {"machine": describe_machine(device)}
+    result |= {part: [] for part in ("rows", "runs", "inference", "adapters", "memory")}
+    for what, part, rows in measurements(options, device):
+        result[part] += rows
+        print_status(f"measured {what}")
         if options.out:
             save_performance(options.out, options.entry or device.type, result)
     return result

@@ -51,6 +51,19 @@ def test_adapters_in_one_batch_are_timed_beside_one_after_another(tmp_path, monk
     )
 
 
+def test_what_is_measured_is_saved_before_the_next_is_measured(tmp_path, monkeypatch):
+    def measure_model(name, profile, styles, parts, repeats, device, method, clock):
+        if method == "dept":
+            raise KeyboardInterrupt
+        yield {"model": name, "profile": profile, "style": styles[0], "method": method, "skipped": "no memory"}
+
+    monkeypatch.setattr("adept.commands.bench.measure_model", measure_model)
+    out = tmp_path / "performance"
+    words = ["--models", "t5-small", "--profiles", "rte", "--only", "step", "--style", "ours", "--out", str(out)]
+    assert main(["bench", *words, "--method", "pt", "dept", "lora"]) == 130
+    assert [row["method"] for row in json.loads(out.with_suffix(".json").read_text())["cpu"]["rows"]] == ["pt"]
+
+
 def test_a_model_that_does_not_fit_is_left_out_with_the_reason(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("adept.bench.resources.free_memory", lambda _: 1000)
     assert main(["bench", "--models", "t5-small", "--profiles", "rte", "--only", "step"]) == 0
