@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adept.config.run import RunConfig
-from adept.tables.planned_run import Key
+from adept.tables.planned_run import TIMES, Key
 from adept.tables.published import Published
 from adept.tables.significance import is_small_test, seed_interval
 
@@ -66,6 +66,18 @@ Hours are those of 300,000 steps at the measured rate.
 def value_of(record: dict, metric: str) -> float | None:
     """The number of a record that a cell prints: a quantity or a test score."""
     return QUANTITIES[metric](record) if metric in QUANTITIES else record["test"].get(metric)
+
+
+def device_of(record: dict) -> str:
+    """The device that a run was made on, as its record names it; "" where it does not."""
+    return record.get("provenance", {}).get("device", "")
+
+
+def values_of(records: Sequence[dict], metric: str) -> list[float]:
+    """The numbers of the records that have one. Times and memory of several devices give none."""
+    if metric in TIMES and len({device_of(record) for record in records}) > 1:
+        return []
+    return [value for record in records if (value := value_of(record, metric)) is not None]
 
 
 @dataclass

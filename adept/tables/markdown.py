@@ -26,7 +26,7 @@ def markdown(view: View) -> str:
     lines += [*rows(view), "", *legend(view)]
     lines += [table.note] if table.note else []
     lines += remarks(view)
-    lines += agreement(view)
+    lines += measured_on(view) + agreement(view)
     lines += [f"Note: {escape(note)}." for note in view.notes]
     lines += incomplete(view)
     return "\n".join(lines) + "\n"
@@ -176,6 +176,14 @@ def resampled(view: View) -> str:
     if max(counts) == 1:
         return "rows (one seed each, so nothing is said of other seeds)"
     return "rows and seeds" + (" (of cells of one seed: rows alone)" if 1 in counts else "")
+
+
+def measured_on(view: View) -> list[str]:
+    """The devices that times and memory were measured on, and which rows on which."""
+    if len(view.devices) < 2:
+        return [f"Times and memory: {escape(device or 'an unknown device')}." for device in view.devices]
+    rows = "; ".join(f"{device or 'unknown device'}: {', '.join(names)}" for device, names in view.devices.items())
+    return [f"Times and memory compare on one device only, and a cell with runs of several has none. {escape(rows)}."]
 
 
 def agreement(view: View) -> list[str]:

@@ -10,8 +10,8 @@ from functools import cached_property
 from adept.config.identities import model_label
 from adept.config.layers import set_for_model
 from adept.config.run import OPTIONS, task_of
-from adept.tables.cell import MISSING, QUANTITIES, Cell, number_text, value_of
-from adept.tables.planned_run import Key, PlannedRun, select_by_validation
+from adept.tables.cell import MISSING, QUANTITIES, Cell, device_of, number_text, values_of
+from adept.tables.planned_run import TIMES, Key, PlannedRun, select_by_validation
 from adept.tables.published import Published, published
 from adept.tables.significance import PairedTests, holm
 from adept.tables.table import QUANTITY, Table
@@ -64,6 +64,15 @@ class View:
         return list(
             dict.fromkeys(f"{record['config']['task']}: {note}" for record in records for note in record["notes"])
         )
+
+    @cached_property
+    def devices(self) -> dict[str, list[str]]:
+        """{device: rows} of the runs whose times or memory are printed."""
+        found: dict[str, dict[str, None]] = {}
+        for cell in self.all_cells:
+            for record in cell.records if cell.metric in TIMES else ():
+                found.setdefault(device_of(record), {})[cell.row] = None
+        return {device: list(rows) for device, rows in found.items()}
 
     @property
     def baseline_name(self) -> str:
@@ -177,7 +186,7 @@ def make_cells(
             planned=len(planned),
             missing=sum(not run.done for run in planned),
             paper=paper.get((row, column)),
-            values=[value for record in selection.records if (value := value_of(record, metric)) is not None],
+            values=values_of(selection.records, metric),
             config=planned[0].config,
             row_key=row_key,
             column_key=column_key,

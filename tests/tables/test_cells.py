@@ -31,6 +31,35 @@ def finish(table, wrong=lambda _: 0, score=lambda _: 50):
     return build_view(table)
 
 
+# Times ----------------------------------------------------------------------------------------------------------------
+
+
+def test_times_of_several_devices_are_named_and_not_averaged(table_of):
+    table = table_of(
+        "fields: {task: rte}\nseeds: [1, 2]\nrows: method\ncolumns: quantity\nquantities: [score, minutes]\n"
+        "grid: [{method: pt}, {method: adept}, {method: lora}]\n"
+    )
+    devices = {("pt", 1): "cpu, 1 threads", ("pt", 2): "cpu, 1 threads", ("lora", 2): "cpu, 1 threads"}
+    for run in table.runs():
+        device = devices.get((run.config.method, run.config.seed), "NVIDIA H200")
+        write_made_up_record(run, 40, timing={"train_seconds": 120}, provenance={"device": device})
+    view = build_view(table)
+    assert {row: cells["minutes"].values for row, cells in view.cells.items()} == {
+        "pt": [2, 2], "adept": [2, 2], "lora": [],
+    }  # fmt: skip
+    assert [cells["score"].values for cells in view.cells.values()] == [[60, 60]] * 3
+    text = markdown(view)
+    assert "cpu, 1 threads: pt, lora; NVIDIA H200: adept, lora." in text
+    assert next(line for line in text.splitlines() if line.startswith("| lora")).split("|")[-2].strip() == "–"
+
+
+def test_the_device_of_times_is_told_where_all_have_one(table_of):
+    table = table_of("fields: {task: rte}\nrows: method\ncolumns: quantity\nquantities: [GB]\ngrid: [{method: pt}]\n")
+    (run,) = table.runs()
+    write_made_up_record(run, 40, peak_memory_bytes=2e9, provenance={"device": "NVIDIA H200"})
+    assert "Times and memory: NVIDIA H200." in markdown(build_view(table))
+
+
 # Keys -----------------------------------------------------------------------------------------------------------------
 
 

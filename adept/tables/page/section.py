@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from adept.tables.markdown import agreement, resampled, small_test_intervals
+from adept.tables.markdown import agreement, measured_on, resampled, small_test_intervals
 from adept.tables.page.figures import (
     FigureGroup,
     SeriesStyles,
@@ -129,11 +129,11 @@ def model_settings(view: View) -> list[str]:
 
 
 def footnotes(view: View) -> list[str]:
-    """What the dagger means, how far two ways of scoring agree, and the notes of the records."""
+    """What the dagger means, where times were measured, how far two ways of scoring agree, and the records' notes."""
     lines = []
     if any(has_small_test(cell) for cell in view.all_cells):
         lines.append(f"† fewer than {SMALL_TEST} test rows.{small_test_intervals(view)}")
-    return lines + agreement(view) + [f"{note}." for note in view.notes]
+    return lines + measured_on(view) + agreement(view) + [f"{note}." for note in view.notes]
 
 
 def bootstrap_lines(view: View) -> list[BootstrapLine]:
