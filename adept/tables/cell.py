@@ -30,17 +30,21 @@ def offset_statistic(name: str) -> Callable[[dict], float | None]:
     return read
 
 
-def training_hours(record: dict) -> float | None:
-    """Hours of PAPER_STEPS at the run's own speed; None where it shared its steps with other runs."""
+def step_seconds(record: dict) -> float | None:
+    """Seconds of a training step of the run; None where it shared its steps with other runs."""
     rate = record["timing"].get("steps_per_second")
     alone = record.get("provenance", {}).get("stacked", 1) == 1
-    return PAPER_STEPS / rate / 3600 if rate and alone else None
+    return 1 / rate if rate and alone else None
 
 
-def training_minutes(record: dict) -> float | None:
-    """Minutes of the run's own steps, evaluation apart."""
-    seconds = record["timing"].get("train_seconds")
-    return None if seconds is None else seconds / 60
+def times_step_seconds(factor: float) -> Callable[[dict], float | None]:
+    """step_seconds() in another unit."""
+
+    def read(record: dict) -> float | None:
+        seconds = step_seconds(record)
+        return None if seconds is None else factor * seconds
+
+    return read
 
 
 def memory_gigabytes(record: dict) -> float | None:
@@ -51,8 +55,8 @@ def memory_gigabytes(record: dict) -> float | None:
 
 QUANTITIES: dict[str, Callable[[dict], float | None]] = {
     "samples/s": lambda record: record["timing"].get("test_examples_per_second"),
-    "hours": training_hours,
-    "minutes": training_minutes,
+    "hours": times_step_seconds(PAPER_STEPS / 3600),
+    "ms/step": times_step_seconds(1000),
     "GB": memory_gigabytes,
     "mean": offset_statistic("mean"),
     "variance": offset_statistic("variance"),

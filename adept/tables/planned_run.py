@@ -16,7 +16,7 @@ Key = tuple[tuple[str, Any], ...]
 """What a row, a column or a cell stands for: (option, value) pairs."""
 
 
-TIMES = frozenset({"hours", "samples/s", "minutes", "GB"})
+TIMES = frozenset({"hours", "samples/s", "ms/step", "GB"})
 """The quantities of a run that must not share its steps: times, speeds, memory (adept/tables/cell.py)."""
 
 

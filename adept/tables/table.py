@@ -23,7 +23,7 @@ from adept.config.layers import resolve
 from adept.config.run import METHOD_OPTIONS, OPTIONS, TASK_OPTIONS, RunConfig
 from adept.data.dataset import with_steps
 from adept.methods import find_method
-from adept.tables.planned_run import Key, PlannedRun, select_by_validation
+from adept.tables.planned_run import TIMES, Key, PlannedRun, select_by_validation
 from adept.tasks import find_task, task_names
 
 MOST_RUNS = 10_000
@@ -75,6 +75,8 @@ class Table:
     """The command line's options, for all runs."""
     remarks: Mapping[str, str] = field(default_factory=dict)
     """{heading of a row or column, or a method as the paper prints it: what its numbers do not say}."""
+    timed: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the runs whose times and memory are printed; without any, those of all runs are."""
     order: tuple[str, ...] = ()
     """Options by whose values the runs are carried out; without any, in the order of the grid."""
     compare_with: Mapping[str, Any] = field(default_factory=lambda: {"method": "adept"})
@@ -146,11 +148,15 @@ class Table:
         Two entries of the same run give one.
         """
         by_entry: list[list[PlannedRun]] = []
+        timed: list[PlannedRun] = []
         for entry in self.grid:
             runs = [run for case in entry.cases for run in self._runs_of(entry, {**entry.fields, **case}, by_entry)]
+            if self.timed:
+                timed += self._timed_runs(runs)
+                runs = [replace(run, quantities=without_times(run.quantities)) for run in runs]
             by_entry.append(self._with_rivals(runs) + self._other_seeds(runs, entry.fields))
         unique: dict[tuple, PlannedRun] = {}
-        for run in itertools.chain(*by_entry):
+        for run in itertools.chain(*by_entry, timed):
             unique.setdefault((run.id, run.pending), run)
         return self._selected(list(unique.values()))
 
@@ -231,6 +237,16 @@ class Table:
                 flags["model"] = self.profile_models[model]
         return runs
 
+    def _timed_runs(self, runs: list[PlannedRun]) -> list[PlannedRun]:
+        """The first run of each cell that prints times, with the options of `timed`."""
+        timed = []
+        for group in self._group_by_cell([run for run in runs if run.config.steps and run.shown and run.timed]):
+            first = group[0]
+            flags = {**first.flags, **self.timed, **{k: v for k, v in self.common_overrides.items() if k in self.timed}}
+            times = tuple(name for name in first.quantities if name in TIMES)
+            timed.append(replace(first, config=resolve_once(self.path, **flags), flags=flags, quantities=times))
+        return timed
+
     def _group_by_cell(self, runs: list[PlannedRun]) -> list[list[PlannedRun]]:
         cells: dict[tuple, list[PlannedRun]] = {}
         for run in runs:
@@ -257,6 +273,11 @@ class Table:
                 config = resolve_once(self.path, **flags)
                 repeated.append(replace(best, config=config, flags=flags, pending=not decided))
         return repeated
+
+
+def without_times(quantities: tuple[str, ...]) -> tuple[str, ...]:
+    """The quantities that a run may print which has shared its steps with others."""
+    return tuple(name for name in quantities if name not in TIMES)
 
 
 @lru_cache(maxsize=None, typed=True)

@@ -17,6 +17,8 @@ order            the options (one or several) by whose values the runs are carri
 rows, columns    the options (one or several) that the table is laid out by; "quantity" stands for `quantities`
 quantities       what a cell prints: "score" (the metric that the task reports), the name of another metric, or a
                  quantity of adept/tables/report.py
+timed            {option: value}: the times and memory among `quantities` are those of a further run of each cell, with
+                 these options, the cell's first configuration and the first seed, and the others may share a GPU
 means            {title: tasks}: a column with the mean over these tasks
 labels           {value: what is printed in its place}
 remarks          {heading of a row or column, or a method as the paper prints it: what its numbers do not say}
@@ -70,6 +72,7 @@ class TableFile(FileContent):
     rows: str | list[Any] = "method"
     columns: str | list[Any] = "task"
     quantities: list[Any] = Field(default_factory=lambda: ["score"])
+    timed: dict[Any, Any] = Field(default_factory=dict)
     means: dict[Any, Any] = Field(default_factory=dict)
     labels: dict[Any, Any] = Field(default_factory=dict)
     remarks: dict[str, str] = Field(default_factory=dict)
@@ -179,6 +182,7 @@ def load_table(path: Path, overrides: Mapping[str, Any], profile: str | None = N
         seeds=tuple(seeds),
         order=tuple(_as_list(content.order)),
         quantities=tuple(content.quantities),
+        timed={str(name): option_value(str(name), value, f"{path}: timed") for name, value in content.timed.items()},
         means={name: tuple(tasks) for name, tasks in means.items()},
         labels={str(value): str(label) for value, label in {**content.labels, **smaller.labels}.items()},
         remarks=content.remarks,

@@ -36,15 +36,15 @@ def finish(table, wrong=lambda _: 0, score=lambda _: 50):
 
 def test_times_of_several_devices_are_named_and_not_averaged(table_of):
     table = table_of(
-        "fields: {task: rte}\nseeds: [1, 2]\nrows: method\ncolumns: quantity\nquantities: [score, minutes]\n"
+        "fields: {task: rte}\nseeds: [1, 2]\nrows: method\ncolumns: quantity\nquantities: [score, ms/step]\n"
         "grid: [{method: pt}, {method: adept}, {method: lora}]\n"
     )
     devices = {("pt", 1): "cpu, 1 threads", ("pt", 2): "cpu, 1 threads", ("lora", 2): "cpu, 1 threads"}
     for run in table.runs():
         device = devices.get((run.config.method, run.config.seed), "NVIDIA H200")
-        write_made_up_record(run, 40, timing={"train_seconds": 120}, provenance={"device": device})
+        write_made_up_record(run, 40, timing={"steps_per_second": 500}, provenance={"device": device})
     view = build_view(table)
-    assert {row: cells["minutes"].values for row, cells in view.cells.items()} == {
+    assert {row: cells["ms/step"].values for row, cells in view.cells.items()} == {
         "pt": [2, 2], "adept": [2, 2], "lora": [],
     }  # fmt: skip
     assert [cells["score"].values for cells in view.cells.values()] == [[60, 60]] * 3

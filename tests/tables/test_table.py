@@ -183,6 +183,31 @@ def test_where_nothing_validates_the_first_configuration_stays(table_of):
     assert shown(table.runs(), "seed", "prompt_lr") == [(1, 0.1), (1, 0.3), (2, 0.1)]
 
 
+def test_times_come_from_a_run_of_their_own(table_of):
+    text = (
+        "fields: {task: rte, model: tiny-t5}\nseeds: [1, 2]\nrows: method\ncolumns: quantity\n"
+        "quantities: [score, ms/step, GB]\ntimed: {steps: 7, eval_rows: 4}\n"
+        "grid:\n  - {method: zero_shot}\n  - {name: prompts, method: pt, prompt_lr: [0.1, 0.2]}\n"
+        "  - {from: prompts, method: spot, steps: 30}\n  - {method: adept, show: false}\n"
+    )
+    runs = table_of(text).runs()
+    timed = [run for run in runs if run.timed]
+    assert shown(timed, "method", "steps", "eval_rows", "seed", "prompt_lr") == [
+        ("pt", 7, 4, 1, 0.1),
+        ("?", "spot", 7, 4, 1, 0.1),
+    ]
+    assert {run.quantities for run in timed} == {("ms/step", "GB")}
+    assert {run.quantities for run in runs if run not in timed} == {("score",)}
+    assert len(runs) == 1 + 3 + 2 + 2 + 2  # the timed runs are neither started from nor repeated
+    assert [run.config.steps for run in table_of(text, steps=3).runs() if run.timed] == [3, 3]
+    for run in (run for _ in range(2) for run in table_of(text).runs()):  # twice: validation chooses in between
+        if run.config.method == "pt" and not run.pending:
+            seconds = 2 if run.timed else 9
+            write_made_up_record(run, 40, timing={"steps_per_second": 1 / seconds}, peak_memory_bytes=seconds * 10**9)
+    cells = build_view(table_of(text)).cells["pt"]
+    assert {name: cell.values for name, cell in cells.items()} == {"score": [60, 60], "ms/step": [2000], "GB": [2]}
+
+
 # What is printed ------------------------------------------------------------------------------------------------------
 
 
