@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import itertools
 import json
 import os
@@ -33,14 +34,20 @@ class Source:
     """The file, where the origin is local."""
     looked_in: tuple[str, ...] = ()
     """The files that would have come first and are not there."""
+    moving: tuple[str, str | None] | None = None
+    """The hub's data set and the name of its revision (None: the newest), where that is no commit."""
 
     @property
     def identity(self) -> str:
-        """What tells the rows from others without reading them as rows: a digest of a local file, else the origin.
+        """What tells the rows from others without reading them as rows: a digest of a local file, else the origin, with
+        "@<commit>" where that may change and the hub tells its present one.
 
-        A file's digest does not depend on its path. A hub data set without a pinned revision counts as unchanged.
+        A file's digest does not depend on its path.
         """
-        return file_digest(self.path) if self.path is not None else self.origin
+        if self.path is not None:
+            return file_digest(self.path)
+        commit = present_commit(*self.moving) if self.moving is not None else None
+        return self.origin if commit is None else f"{self.origin}@{commit}"
 
 
 def find_source(task: Task, split: str, config: RunConfig) -> Source:
@@ -72,8 +79,28 @@ def find_source(task: Task, split: str, config: RunConfig) -> Source:
         return Source("bundled")
     name, subset = task.hub
     revision, there = config.data_revision or task.revision, task.on_hub.get(split, split)
+    if there.startswith("https://"):
+        return Source(there, None, looked_in)
     pinned = f"@{revision}" if revision else ""
-    return Source(there if there.startswith("https://") else f"hub:{name}/{subset}{pinned}", None, looked_in)
+    return Source(f"hub:{name}/{subset}{pinned}", None, looked_in, None if is_commit(revision) else (name, revision))
+
+
+def is_commit(revision: str | None) -> bool:
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+@functools.cache
+def present_commit(name: str, revision: str | None) -> str | None:
+    """The commit of a hub's data set, asked once a process, so that all its runs have the same rows.
+
+    revision: a branch or a tag; None: the newest. None where no hub answers: then the cache's rows are taken.
+    """
+    import huggingface_hub
+
+    try:
+        return huggingface_hub.HfApi().dataset_info(name, revision=revision, timeout=10).sha
+    except Exception:  # no network, or no such data set, of which loading it will tell
+        return None
 
 
 def data_files(task: Task, config: RunConfig) -> dict[str, str]:
@@ -97,7 +124,7 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
     name, subset = task.hub
     revision, there = config.data_revision or task.revision, task.on_hub.get(split, split)
     try:
-        rows = load_hub_rows(name, subset, there, revision)
+        rows = load_hub_rows(name, subset, there, revision or present_commit(name, None))
     except Exception as error:  # the libraries' errors for what a hub may answer have no base of their own
         pinned = f", revision {revision}" if revision else ""
         looked_in = [
@@ -120,7 +147,7 @@ def load_hub_rows(name: str, subset: str | None, split: str, revision: str | Non
     if split.startswith("https://"):
         return datasets.load_dataset("json", data_files=split, split="train").to_list()
     commit = revision
-    if revision and not re.fullmatch(r"[0-9a-f]{40}", revision):
+    if revision and not is_commit(revision):
         commit = huggingface_hub.HfApi().dataset_info(name, revision=revision).sha
     rows = datasets.load_dataset(name, subset, split=split, revision=commit)
     # Without a hub, `datasets` serves whatever revision was cached last.

@@ -489,6 +489,8 @@ def test_a_data_revision_fetches_that_commits_rows(online, tmp_path):
     )
     assert pinned["origin"] == f"hub:nyu-mll/glue/rte@{OLD}"
     assert by_tag["origin"] == "hub:nyu-mll/glue/rte@v1"
+    found = [set(answer["files"].values()) for answer in (newest, pinned, by_tag)]
+    assert found == [{f"hub:nyu-mll/glue/rte{revision}"} for revision in (f"@{NEW}", f"@{OLD}", f"@v1@{OLD}")]
     assert sizes(newest) == (12, 3, 4)
     assert sizes(pinned) == sizes(by_tag) == (10, 3, 3)
     assert "[train 0 of 1]" in sources(by_tag)["train:0"]
@@ -534,6 +536,7 @@ def test_a_second_load_needs_no_hub(online, offline):
         online.data("newsqa")["fingerprint"],
         "hub:lucadiliello/newsqa/None",
     )
+    assert set(cached["files"].values()) == {"hub:lucadiliello/newsqa/None"}
 
 
 def test_a_pinned_revision_is_never_served_from_another_ones_cache(online, offline):

@@ -46,6 +46,22 @@ def test_changed_rows_are_refused_by_every_way_to_a_record(write_task, train_tas
     assert "--results_dir ANOTHER" in err and len(err.strip().splitlines()) == 1
 
 
+def test_a_hubs_data_set_that_has_moved_on_is_compared_by_its_rows(make_config, monkeypatch):
+    rows = [{"idx": n, "sentence1": f"Row {n}.", "sentence2": "A row.", "label": n % 2} for n in range(24)]
+    commit = "a" * 40
+    monkeypatch.setattr("adept.data.sources.present_commit", lambda name, revision: commit)
+    monkeypatch.setattr("adept.data.sources.load_hub_rows", lambda *_: rows)
+    config = make_config(data_dir=None, steps=2)
+    record = run(config)
+    assert set(record["provenance"]["data_files"].values()) == {f"hub:nyu-mll/glue/rte@{commit}"}
+    commit = "b" * 40  # only its card has changed
+    assert differences(config, record) == []
+    commit, rows = "c" * 40, [{**row, "sentence1": f"Another {row['idx']}."} for row in rows]
+    assert differences(config, record) == ["its data were others (train, validation of task 'rte')"]
+    commit = None  # no hub answers
+    assert differences(config, record) == []
+
+
 def test_rerun_moves_the_old_record_aside(write_task, train_task_file):
     path = write_task()
     train_task_file(path)
