@@ -171,6 +171,8 @@ def start_runs(
 ) -> None:
     """Submits stacks of the runs until the launcher's slots are in use."""
     ready = [run for run in startable if progress.retry_times.get(run.id, 0) <= time.monotonic()]
+    if launcher.shares_devices:
+        ready = beside_the_running(ready, progress)
     stacks = group_into_stacks(ready, progress, most, launcher.on_gpu)
     for stack in stacks[: launcher.slots - progress.busy_slots]:
         ids = frozenset(run.id for run in stack)
@@ -181,6 +183,15 @@ def start_runs(
             clear_failure(run.config)
             jobs.append((run.config, EarlyStopping(run.config, run.rivals) if early_stopping and run.rivals else None))
         launcher.submit(jobs)
+
+
+def beside_the_running(ready: list[PlannedRun], progress: Progress) -> list[PlannedRun]:
+    """Of the runs that are ready, those that may start where runs share a device: one whose time is printed is started
+    when nothing else is left and nothing runs, and nothing is started beside it.
+    """
+    if any(started.run.timed for started in progress.running.values()):
+        return []
+    return [run for run in ready if not run.timed] or ([] if progress.running else ready[:1])
 
 
 def group_into_stacks(

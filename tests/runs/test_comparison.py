@@ -49,7 +49,7 @@ def test_changed_rows_are_refused_by_every_way_to_a_record(write_task, train_tas
 def test_a_hubs_data_set_that_has_moved_on_is_compared_by_its_rows(make_config, monkeypatch):
     rows = [{"idx": n, "sentence1": f"Row {n}.", "sentence2": "A row.", "label": n % 2} for n in range(24)]
     commit = "a" * 40
-    monkeypatch.setattr("adept.data.sources.present_commit", lambda name, revision: commit)
+    monkeypatch.setattr("adept.data.sources.present_commit", lambda *_: commit)
     monkeypatch.setattr("adept.data.sources.load_hub_rows", lambda *_: rows)
     config = make_config(data_dir=None, steps=2)
     record = run(config)

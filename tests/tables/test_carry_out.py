@@ -97,6 +97,35 @@ def test_finished_runs_skip_themselves_and_the_line_counts(tmp_path, fake_runs, 
     assert lines[2] == "done 3 of 3 · running 0 · failed 0 · left 0"
 
 
+class Shared:
+    """Two stacks at a time on one device; the oldest ends first. `together`: the runs after each start."""
+
+    slots, on_gpu, shares_devices = 2, False, True
+
+    def __init__(self):
+        self.running, self.together = [], []
+
+    def submit(self, stack):
+        self.running += [config for config, _ in stack]
+        self.together.append([(config.method, config.prompt_lr, config.steps) for config in self.running])
+
+    def wait(self, seconds):
+        config = self.running.pop(0)
+        write_made_up_record(config)
+        return [(config.run_id, None)]
+
+
+def test_a_run_whose_time_is_printed_has_its_device_for_itself(tmp_path):
+    file = write_table(tmp_path, [{"prompt_lr": [1, 2, 3]}])
+    keys = {"columns": "quantity", "quantities": ["score", "ms/step"], "timed": {"steps": 1}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
+    launcher = Shared()
+    assert carry_out([load(file)], launcher) == {}
+    beside = [[rate for _, rate, steps in runs if steps != 1] for runs in launcher.together]
+    timed = [[rate for _, rate, steps in runs if steps == 1] for runs in launcher.together]
+    assert beside == [[1], [1, 2], [2, 3], [], [], []] and timed == [[], [], [], [1], [2], [3]]
+
+
 def test_the_time_to_go_is_that_of_the_runs_done(tmp_path):
     runs = load(write_table(tmp_path, [{"prompt_lr": [1, 2, 3, 4, 5]}])).runs()
     progress = Progress(slots=2, seconds=[600.0, 1200.0])

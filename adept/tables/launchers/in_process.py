@@ -11,7 +11,7 @@ from adept.tables.launchers.run_stack import run_stack
 class InProcess:
     """Carries out a stack inside wait(), which returns when the stack has ended."""
 
-    slots = 1
+    slots, shares_devices = 1, False
 
     def __init__(self):
         import torch

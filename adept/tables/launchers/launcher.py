@@ -43,6 +43,9 @@ class Launcher(Protocol):
     on_gpu: bool
     """Whether its runs use GPUs."""
 
+    shares_devices: bool
+    """Whether several stacks may be on one GPU, or on one machine's CPU, at a time."""
+
     def submit(self, stack: Sequence[Job]) -> None:
         """Starts a stack. The caller submits no more than `slots` at a time."""
 

@@ -64,7 +64,7 @@ class Local:
     """`workers` processes. They are spread over the GPUs; on a machine without, they share the CPU cores."""
 
     def __init__(self, workers: int, gpus: int):
-        self.slots, self.on_gpu = workers, gpus > 0
+        self.slots, self.on_gpu, self.shares_devices = workers, gpus > 0, workers > max(gpus, 1)
         self.devices = [f"cuda:{number % gpus}" if gpus else "cpu" for number in range(workers)]
         self.threads = max(1, (os.cpu_count() or 1) // workers)
         self.workers: list[Worker | None] = [None] * workers

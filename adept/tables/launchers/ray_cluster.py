@@ -47,6 +47,7 @@ class Ray:
                 f"the Ray cluster has no {per_run['GPU']:g} GPUs and 1 CPU for a run; --gpus_per_run 0 asks for no GPU"
             )
         self.slots, self.on_gpu = min(slots, workers or slots), per_run["GPU"] > 0
+        self.shares_devices = self.slots > 1 and per_run["GPU"] < 1
         self.task = ray.remote(num_cpus=1, num_gpus=per_run["GPU"], max_retries=0)(run_in_folder)
         self.running: dict[ray.ObjectRef, RunningStack] = {}
 
