@@ -84,7 +84,7 @@ def paper_text(paper: PaperDifference) -> str:
 def needed_text(needed: Needed, seeds: int) -> str:
     """ "1,400 rows or 5 seeds". seeds: of the test; with one nothing is known of seeds."""
     ways = [f"{float(f'{needed.rows:.2g}'):,.0f} rows"] if needed.rows is not None else []
-    ways += [f"{needed.seeds} seeds"] if needed.seeds is not None and seeds > 1 else []
+    ways += [f"{needed.seeds} seed{'s' if needed.seeds > 1 else ''}"] if needed.seeds is not None and seeds > 1 else []
     return " or ".join(ways) or "more rows and more seeds"
 
 

@@ -20,7 +20,7 @@ from adept.tables.status import status_table
 from adept.tables.table import Table
 from adept.tables.table_file import load_table
 
-OTHER_TABLES = ("study", "quickstart", "first_results", "scoring")
+OTHER_TABLES = ("study", "methods", "quickstart", "first_results", "scoring")
 """Tables that the paper does not have, before the paper's."""
 
 HEADING = """\
