@@ -146,11 +146,10 @@ def take_timings(
     """Times what `parts` needs: training for "step" and "cycle", evaluation for "eval" and "cycle"."""
     training, evaluation, predictions = {}, {}, {}
     if {"step", "cycle"} & set(parts):
-        for contestant in contestants.values():  # warm up: allocate memory; a GPU's libraries and compiled steps choose
-            on_cpu = (
-                device.type == "cpu" and not contestant.session.config.compile
-            )  # kernels for the shape of each batch
-            contestant.train(contestant.batches[-1:] if on_cpu else contestant.batches)
+        # Warm up: allocate memory. A GPU's libraries and compiled steps also choose kernels for each batch's shape.
+        for contestant in contestants.values():
+            by_shape = device.type != "cpu" or contestant.session.config.compile
+            contestant.train(contestant.batches if by_shape else contestant.batches[-1:])
         together = time_in_turns({style: c.train for style, c in contestants.items()}, repeats, device, clock)
         training = {style: [t / STYLES[style].runs for t in times] for style, times in together.items()}
     if {"eval", "cycle"} & set(parts):
