@@ -38,6 +38,11 @@ class Source:
     """The hub's data set and the name of its revision (None: the newest), where that is no commit."""
 
     @property
+    def commit(self) -> str | None:
+        """What the revision is at present; None where it does not move, and where no hub tells."""
+        return present_commit(*self.moving) if self.moving is not None else None
+
+    @property
     def identity(self) -> str:
         """What tells the rows from others without reading them as rows: a digest of a local file, else the origin, with
         "@<commit>" where that may change and the hub tells its present one.
@@ -46,8 +51,7 @@ class Source:
         """
         if self.path is not None:
             return file_digest(self.path)
-        commit = present_commit(*self.moving) if self.moving is not None else None
-        return self.origin if commit is None else f"{self.origin}@{commit}"
+        return self.origin if self.commit is None else f"{self.origin}@{self.commit}"
 
 
 def find_source(task: Task, split: str, config: RunConfig) -> Source:
@@ -124,7 +128,7 @@ def load_rows(task: Task, split: str, config: RunConfig) -> tuple[list[Row], str
     name, subset = task.hub
     revision, there = config.data_revision or task.revision, task.on_hub.get(split, split)
     try:
-        rows = load_hub_rows(name, subset, there, revision or present_commit(name, None))
+        rows = load_hub_rows(name, subset, there, source.commit or revision)
     except Exception as error:  # the libraries' errors for what a hub may answer have no base of their own
         pinned = f", revision {revision}" if revision else ""
         looked_in = [
