@@ -2,7 +2,8 @@
 
 The file is [{"config": {option: value}, ...}]. The other keys say what happens to a run before it is done to its end.
 float64: it computes in double precision. dies: the number of the training step before which it is killed. signal:
-[step, rank, signal], before that step to that process.
+[step, rank, signal], before that step to that process. An error waits a second before it is raised further, in which
+torchrun ends what it can end.
 """
 
 import contextlib
@@ -10,12 +11,14 @@ import itertools
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
 import torch
 
 from adept.base import distributed
+from adept.base.errors import UserError
 from adept.config.run import RunConfig
 from adept.training import loop, session
 from adept.training.loop import run
@@ -78,7 +81,11 @@ def main(path: Path) -> None:
     distributed.initialize()
     messages = []
     for job in json.loads(path.read_text()):
-        messages.append(carry_out(RunConfig.from_record(job.pop("config")), **job))
+        try:
+            messages.append(carry_out(RunConfig.from_record(job.pop("config")), **job))
+        except UserError:
+            time.sleep(1)
+            raise
     path.with_name(f"messages.{distributed.RANK}.json").write_text(json.dumps(messages))
     distributed.shutdown(0)
 

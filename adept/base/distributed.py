@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -197,10 +198,16 @@ def rank_seed(seed: int) -> int:
 
 @contextlib.contextmanager
 def report_lost_process() -> Iterator[None]:
-    """For communication with the other processes. Raises UserError where one of them has ended."""
+    """For communication with the other processes. Raises UserError where one of them has ended.
+
+    From then on SIGTERM is ignored: torchrun sends it to the processes that are left, and it would end this one before
+    the reason is printed. One that hangs is ended by the SIGKILL that follows.
+    """
     try:
         yield
     except RuntimeError as error:
+        with contextlib.suppress(ValueError):  # outside the main thread, which alone may say so
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise UserError(f"another process of this run ended: {first_line(error, 100)}") from error
 
 

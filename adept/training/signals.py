@@ -48,7 +48,8 @@ class Signals:
 
     def __exit__(self, kind, *_):
         for number, handler in self.previous_handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self.handle:  # else it was set anew inside, to stay (a lost process)
+                signal.signal(number, handler)
         if kind is None:
             self.check()
 

@@ -190,7 +190,7 @@ def test_a_mistake_is_told_once_and_a_run_prints_once(model_folders, data_dir, t
 
 @pytest.mark.slow
 def test_a_process_that_fails_alone_ends_the_other(jobs, tmp_path):
-    """The second raises in its third step, while the first waits for its gradients."""
+    """The second is killed in its third step, while the first waits for its gradients. torchrun then ends the first."""
     path = tmp_path / "jobs.json"
     job = json.loads(json.dumps(jobs["few"]))
     job["config"]["results_dir"] = str(tmp_path)
