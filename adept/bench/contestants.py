@@ -23,6 +23,7 @@ from adept.models.loading import copy_sharing_parameters, load_model, patch_atte
 from adept.training.evaluation import predict
 from adept.training.optim import make_optimizer, parameter_groups
 from adept.training.session import Session, open_session_on
+from adept.training.split import split_batch, split_batch_losses
 from adept.training.stack import Stack
 from adept.training.step import StepInput, train_step
 
@@ -80,8 +81,10 @@ class Contestant:
         row_lengths = []
         for numbers in self.batches:
             examples = [self.examples[i] for i in numbers]
-            mask = codec.train_batch(examples)["attention_mask"]
-            cells, tokens = cells + mask.numel(), tokens + int(mask.sum())
+            batch = make_batch(codec, examples)
+            split = self.session.batch_losses is split_batch_losses and len(self.sessions) == 1
+            parts = split_batch(batch.inputs, self.session.shared_prefix) if split else [batch.inputs]
+            cells, tokens = cells + sum(part["input_ids"].numel() for part in parts), tokens + batch.tokens
             row_lengths += [(len(codec.prompt_ids) + len(e.source_ids), len(e.target_ids)) for e in examples]
         return cells, tokens, row_lengths
 
