@@ -145,7 +145,7 @@ class Table:
     def runs(self) -> list[PlannedRun]:
         """The runs that the finished runs decide so far, in the order of the file: all, or those of `only`.
 
-        Two entries of the same run give one.
+        Two entries of the same run give one, with the quantities of both.
         """
         by_entry: list[list[PlannedRun]] = []
         timed: list[PlannedRun] = []
@@ -157,7 +157,10 @@ class Table:
             by_entry.append(self._with_rivals(runs) + self._other_seeds(runs, entry.fields))
         unique: dict[tuple, PlannedRun] = {}
         for run in itertools.chain(*by_entry, timed):
-            unique.setdefault((run.id, run.pending), run)
+            if (known := unique.get((run.id, run.pending))) is not None:
+                both = tuple(dict.fromkeys((*known.quantities, *run.quantities)))
+                run = replace(known, quantities=both, shown=known.shown or run.shown)
+            unique[run.id, run.pending] = run
         return self._selected(list(unique.values()))
 
     def runs_in_order(self) -> list[PlannedRun]:

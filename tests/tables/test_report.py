@@ -268,6 +268,12 @@ def test_two_entries_of_one_run_are_one_run(tmp_path):
         "grid: [{method: [pt, full]}, {method: zero_shot, steps: [1, 2]}]\n"
     )
     assert sorted(config.method for config in configs(load(file))) == ["full", "pt", "pt", "zero_shot"]
+    file.write_text(
+        "title: t\nfields: {task: rte, method: pt}\n"
+        "grid: [{show: false, quantities: [score]}, {quantities: [hours, score]}]\n"
+    )
+    (run,) = load(file).runs()
+    assert run.shown and run.quantities == ("score", "hours")
 
 
 @pytest.mark.parametrize(

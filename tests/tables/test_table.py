@@ -200,6 +200,8 @@ def test_times_come_from_a_run_of_their_own(table_of):
     assert {run.quantities for run in runs if run not in timed} == {("score",)}
     assert len(runs) == 1 + 3 + 2 + 2 + 2  # the timed runs are neither started from nor repeated
     assert [run.config.steps for run in table_of(text, steps=3).runs() if run.timed] == [3, 3]
+    same = [run for run in table_of(text, steps=3, eval_rows=4).runs() if run.timed]  # as long as those that are scored
+    assert {run.quantities for run in same} == {("score", "ms/step", "GB")}
     for run in (run for _ in range(2) for run in table_of(text).runs()):  # twice: validation chooses in between
         if run.config.method == "pt" and not run.pending:
             seconds = 2 if run.timed else 9
