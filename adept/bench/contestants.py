@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from adept.methods import find_method
 from adept.models.families import BUNDLED
 from adept.models.loading import copy_sharing_parameters, load_model, patch_attention_and_dropout, random_model
 from adept.training.evaluation import predict
+from adept.training.losses import batch_losses
 from adept.training.optim import make_optimizer, parameter_groups
 from adept.training.session import Session, open_session_on
 from adept.training.split import split_batch, split_batch_losses
@@ -142,4 +144,5 @@ def open_style_sessions(
         return [use_released_way(open_session_on(config, model, tokenizer))]
     patch_attention_and_dropout(model)
     copies = [copy_sharing_parameters(model) for _ in range(chosen_style.runs)]
-    return [open_session_on(config, run_model, tokenizer) for run_model in copies]
+    sessions = [open_session_on(config, run_model, tokenizer) for run_model in copies]
+    return [dataclasses.replace(s, batch_losses=batch_losses) for s in sessions] if chosen_style.whole else sessions
