@@ -23,7 +23,6 @@ from adept.models.dropout import DropoutRates, check_dropout, set_config_dropout
 from adept.models.likelihood import choice_logits
 from adept.models.loading import load_model
 from adept.training.evaluation import folded, predict
-from adept.training.losses import batch_losses
 from adept.training.optim import make_optimizer, parameter_groups
 from adept.training.session import open_session, open_session_on
 from adept.training.stack import Stack
@@ -56,7 +55,6 @@ def opened(make_config, tokenizers_by_kind):
         config = make_config(kind, method, max_source_len=48, **prompt, **fields)
         tokenizer = copy.deepcopy(tokenizers_by_kind[kind])
         session = open_session_on(config, copy.deepcopy(plain).requires_grad_(False), tokenizer)
-        session.batch_losses = batch_losses  # with padding, as on a GPU
         ids = tokenizer(TEXT).input_ids
         ids = [ids[i % len(ids)] for i in range(len(session.codec.prompt_ids))]
         answers = [session.task.labels[LABELS[i] == "yes"] for i in range(len(SOURCES))]

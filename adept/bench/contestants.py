@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +21,8 @@ from adept.methods import find_method
 from adept.models.families import BUNDLED
 from adept.models.loading import copy_sharing_parameters, load_model, patch_attention_and_dropout, random_model
 from adept.training.evaluation import predict
-from adept.training.losses import batch_losses
 from adept.training.optim import make_optimizer, parameter_groups
 from adept.training.session import Session, open_session_on
-from adept.training.split import split_batch, split_batch_losses
 from adept.training.stack import Stack
 from adept.training.step import StepInput, train_step
 
@@ -83,10 +80,8 @@ class Contestant:
         row_lengths = []
         for numbers in self.batches:
             examples = [self.examples[i] for i in numbers]
-            batch = make_batch(codec, examples)
-            split = self.session.batch_losses is split_batch_losses and len(self.sessions) == 1
-            parts = split_batch(batch.inputs, self.session.shared_prefix) if split else [batch.inputs]
-            cells, tokens = cells + sum(part["input_ids"].numel() for part in parts), tokens + batch.tokens
+            mask = codec.train_batch(examples)["attention_mask"]
+            cells, tokens = cells + mask.numel(), tokens + int(mask.sum())
             row_lengths += [(len(codec.prompt_ids) + len(e.source_ids), len(e.target_ids)) for e in examples]
         return cells, tokens, row_lengths
 
@@ -144,5 +139,4 @@ def open_style_sessions(
         return [use_released_way(open_session_on(config, model, tokenizer))]
     patch_attention_and_dropout(model)
     copies = [copy_sharing_parameters(model) for _ in range(chosen_style.runs)]
-    sessions = [open_session_on(config, run_model, tokenizer) for run_model in copies]
-    return [dataclasses.replace(s, batch_losses=batch_losses) for s in sessions] if chosen_style.whole else sessions
+    return [open_session_on(config, run_model, tokenizer) for run_model in copies]

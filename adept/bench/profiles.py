@@ -62,8 +62,6 @@ class Style:
     """RunConfig fields of the style."""
     released: bool = False
     """Use the padding, attention, logits and evaluation of the released code (adept/bench/released.py)."""
-    whole: bool = False
-    """Compute whole batches on a CPU, too, in place of parts without padding (adept/training/split.py)."""
     trainer: bool = False
     """PEFT's model and transformers' Trainer (adept/bench/trainer.py)."""
     runs: int = 1
@@ -73,7 +71,6 @@ class Style:
 STYLES = {
     "released": Style({"group_by_length": False, "eval_batch_size": 32, "max_new_tokens": 19}, released=True),
     "trainer": Style({}, trainer=True),
-    "whole": Style({}, whole=True),
     "ours": Style({}),
     "tf32": Style({"precision": "tf32"}),
     "bf16": Style({"precision": "bf16"}),

@@ -24,7 +24,6 @@ from adept.data.codec import Codec
 from adept.data.example import Example
 from adept.models.families import peft_task_type
 from adept.models.loading import copy_sharing_parameters
-from adept.training.losses import batch_losses
 from adept.training.session import Session, open_session_on
 
 # The model ------------------------------------------------------------------------------------------------------------
@@ -174,7 +173,7 @@ def open_trainer_session(config: RunConfig, model: nn.Module, tokenizer: object)
     if (hook := session.prompted_embedding) is not None:
         adapted = peft_model(config, copy_sharing_parameters(model), tokenizer)
         copy_prompt(hook.prompt, adapted)
-    return dataclasses.replace(session, model=adapted, codec=trainer_codec(session.codec), batch_losses=batch_losses)
+    return dataclasses.replace(session, model=adapted, codec=trainer_codec(session.codec))
 
 
 def trainer_codec(codec: Codec) -> Codec:

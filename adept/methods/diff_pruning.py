@@ -21,7 +21,6 @@ class DiffPruning(Method):
     reference: ClassVar[str] = "Guo et al. 2021"
     rates: ClassVar[Mapping[str, str]] = {r".*\.difference": "lr", r".*\.(tensor_)?mask": "mask_lr"}
     trains_model: ClassVar[bool] = True
-    draws_weights: ClassVar[bool] = True
 
     stage: Literal["relaxed", "fixed"] = option(
         "relaxed", "'relaxed' trains differences and masks, 'fixed' the kept differences of a relaxed run (--init_from)"

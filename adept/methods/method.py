@@ -51,9 +51,6 @@ class Method(Options):
     trains_model: ClassVar[bool] = False
     """It trains weights of the model itself."""
 
-    draws_weights: ClassVar[bool] = False
-    """In training, a forward pass draws a part of the weights at random: all rows of a batch pass together."""
-
     needs_start: ClassVar[bool] = False
     """It goes on from a trained prompt: a run of it needs --init_from."""
 

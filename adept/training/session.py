@@ -28,7 +28,6 @@ from adept.models.precision import tf32_products
 from adept.models.recompute import checkpoint_blocks, transformer_blocks
 from adept.tasks.task import Task
 from adept.training.losses import BatchLosses, batch_losses, compiled_batch_losses
-from adept.training.split import split_batch_losses
 
 FREE_TEXT_LEN = 20
 """Target tokens with EOS where there are no labels (released code)."""
@@ -265,19 +264,14 @@ def prepare_model(
     model.to(device)
     task = task_of(config)
     codec = make_codec(config, task, model, tokenizer, capabilities)
-    if not capabilities.ignores_left_padding:
+    eager_on_cpu = device.type == "cpu" and not config.compile  # gains nothing from few shapes
+    if eager_on_cpu or not capabilities.ignores_left_padding:
         codec = dataclasses.replace(codec, multiple=1)
     answer_len = max(codec.max_target_len, config.max_new_tokens or 0)
     capabilities.check_positions(len(codec.prompt_ids), config.max_source_len, answer_len)
-    session = Session(config, task, model, codec, device, batch_losses, capabilities, base_weights)
-    hook = session.prompted_embedding
-    # Several processes must make the same passes, and some of their rows have no labels.
-    whole = session.method.draws_weights or (hook is not None and hook.depends_on_row) or distributed.WORLD > 1
-    if config.compile:
-        session.batch_losses = compiled_batch_losses(device, config.grad_accum)
-    elif device.type == "cpu" and not whole:
-        session.batch_losses = split_batch_losses
-    if hook is not None:
+    losses = compiled_batch_losses(device, config.grad_accum) if config.compile else batch_losses
+    session = Session(config, task, model, codec, device, losses, capabilities, base_weights)
+    if (hook := session.prompted_embedding) is not None:
         hook.returns = torch.bfloat16 if config.precision == "bf16" else None
     return session
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from tiny_bench import TINY, open_sessions
 
-from adept.bench.contestants import Contestant
-from adept.bench.profiles import PROFILES, STYLES
+from adept.bench.profiles import PROFILES
 from adept.bench.released import released_predict
 from adept.bench.synthetic import synthetic_examples
 from adept.data.batches import make_batch
@@ -53,16 +52,6 @@ def test_the_released_way_is_padded_and_eager():
     causal, _ = open_sessions("llama3-8b", "released", "ours")
     inputs = causal.codec.train_batch(rows)
     assert inputs["labels"].shape == inputs["input_ids"].shape == (6, 5 + 24 + 4) and "logits_to_keep" not in inputs
-
-
-def test_whole_batches_are_computed_for_comparison():
-    """The padding that is told is that of what is computed."""
-    ours, whole = (open_sessions("t5-small", style) for style in ("ours", "whole"))
-    rows = synthetic_examples(PROFILES["rte"], 40, ours[0])
-    cells, tokens, lengths = Contestant(whole, STYLES["whole"], rows, [[*range(40)]]).lengths()
-    split = Contestant(ours, STYLES["ours"], rows, [[*range(40)]]).lengths()
-    assert split[1:] == (tokens, lengths) and tokens <= split[0] < cells
-    assert cells == whole[0].codec.train_batch(rows)["input_ids"].numel()
 
 
 def test_synthetic_rows_have_the_profiles_lengths():

@@ -168,12 +168,19 @@ def test_a_compiled_run_is_a_run(make_config, tmp_path):
 
 def test_batches_of_an_epoch_have_few_widths(opened):
     """Multiples of 8, so that few shapes are compiled or recorded as graphs; and little padding."""
-    session, rows = opened("t5", max_source_len=64)
+    session, rows = opened("t5", max_source_len=64, compile=True)
     batches = list(itertools.islice(training_batches(session.codec, rows * 10, session.config), 60))
     widths = {batch.inputs["input_ids"].shape[1] for batch in batches}
     assert all(width % 8 == 0 for width in widths)
     cells = sum(batch.inputs["input_ids"].numel() for batch in batches)
     assert sum(batch.tokens for batch in batches) / cells > 0.85
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_eager_batch_on_a_cpu_is_as_wide_as_its_longest_row(opened, family):
+    session, rows = opened(family)
+    for batch in (make_batch(session.codec, rows[:5]).inputs, session.codec.source_batch(rows[:5])):
+        assert batch["attention_mask"].sum(1).max() == batch["input_ids"].shape[1]
 
 
 # Evaluation -----------------------------------------------------------------------------------------------------------
