@@ -145,7 +145,7 @@ class Table:
     def runs(self) -> list[PlannedRun]:
         """The runs that the finished runs decide so far, in the order of the file: all, or those of `only`.
 
-        Two entries of the same run give one, with the quantities of both.
+        Two entries of the same run give one, with the quantities of those that are shown.
         """
         by_entry: list[list[PlannedRun]] = []
         timed: list[PlannedRun] = []
@@ -158,8 +158,9 @@ class Table:
         unique: dict[tuple, PlannedRun] = {}
         for run in itertools.chain(*by_entry, timed):
             if (known := unique.get((run.id, run.pending))) is not None:
-                both = tuple(dict.fromkeys((*known.quantities, *run.quantities)))
-                run = replace(known, quantities=both, shown=known.shown or run.shown)
+                shown = [same for same in (known, run) if same.shown] or [known, run]
+                quantities = dict.fromkeys(itertools.chain.from_iterable(same.quantities for same in shown))
+                run = replace(known, quantities=tuple(quantities), shown=known.shown or run.shown)
             unique[run.id, run.pending] = run
         return self._selected(list(unique.values()))
 
