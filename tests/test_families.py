@@ -22,7 +22,8 @@ from adept.models.capabilities import capabilities_of
 from adept.models.dropout import DropoutRates, check_dropout, set_config_dropout
 from adept.models.likelihood import choice_logits
 from adept.models.loading import load_model
-from adept.training.evaluation import folded, predict
+from adept.training import evaluation
+from adept.training.evaluation import computed_prompt, evaluating, folded, predict
 from adept.training.optim import make_optimizer, parameter_groups
 from adept.training.session import open_session, open_session_on
 from adept.training.stack import Stack
@@ -100,7 +101,8 @@ def test_a_batchs_loss_is_plain_transformers_loss_of_its_rows(opened, family):
 
 
 @pytest.mark.parametrize("family", [*CAUSAL, *SEQ2SEQ])
-def test_answers_are_those_of_greedy_search_without_a_cache(opened, family):
+def test_answers_are_those_of_greedy_search_without_a_cache(opened, family, monkeypatch):
+    monkeypatch.setitem(evaluation.LEAST_FULL, "cpu", 0)  # with padding
     session, plain, prompt, rows = opened(family, max_new_tokens=6)
     eos = session.codec.tokenizer.eos_token_id
     expected = [plain_greedy(plain, [*prompt, *row.source_ids], eos, 6) for row in rows]
@@ -119,6 +121,7 @@ def test_labels_have_plain_transformers_log_probabilities(opened, family):
             session.codec.source_batch(rows),
             torch.tensor(choices),
             with_cache=session.capabilities.has_key_cache,
+            prompt=computed_prompt(session),
         )
     expected = [plain_logits(plain, [*prompt, *row.source_ids], choice) for row in rows for choice in choices]
     torch.testing.assert_close(logits.log_softmax(-1), torch.stack(expected).log_softmax(-1), **CLOSE)
@@ -192,7 +195,7 @@ def train_twice(model):
         return [model.train()(input_ids=ids, **inputs).logits for _ in range(2)]
 
 
-# Where a prompt's keys are not shared ---------------------------------------------------------------------------------
+# Where a prompt's keys are shared ---------------------------------------------------------------------------------
 
 
 def test_a_prompts_keys_are_shared_where_that_is_exact():
@@ -201,6 +204,32 @@ def test_a_prompts_keys_are_shared_where_that_is_exact():
         "Bamba", "FalconH1", "Gemma3nText", "GraniteMoeHybrid", "Jamba", "Lfm2", "Mamba", "Mamba2", "OpenAIGPT",
         "Qwen3Next", "RecurrentGemma", "Rwkv",
     }  # fmt: skip
+
+
+def test_an_evaluation_computes_the_prompt_once_where_padding_behind_it_is_ignored():
+    """MPT and RoFormer count columns, not positions; the windows of the others are narrower than the rows."""
+    found = {family: capabilities_of(build(family)) for family in CAUSAL}
+    found = {family: own for family, own in found.items() if own.has_key_cache}
+    assert {family for family, own in found.items() if not own.ignores_inner_padding} == {"Mpt", "RoFormer"}
+    assert {family: own.window for family, own in found.items() if own.window} == dict.fromkeys(
+        ("GPTNeo", "Gemma2", "Gemma3Text", "Gemma4Text", "GptOss", "Llama4Text", "Mistral", "Phi3"), 8
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "window"),
+    [("GPTNeo", "window_size"), ("Gemma3Text", "sliding_window"), ("Llama4Text", "attention_chunk_size")],
+)
+def test_a_window_wider_than_the_rows_is_no_hindrance(opened, family, window):
+    session, plain, prompt, rows = opened(family, changes={window: 53})
+    assert computed_prompt(session) is None  # 5 + 48 columns and the answer
+    session, plain, prompt, rows = opened(family, changes={window: 64})
+    with evaluating(session), torch.no_grad():
+        assert computed_prompt(session) is not None
+        batch, choices = session.codec.source_batch(rows), torch.tensor([[5, 6, 1]])
+        logits = choice_logits(session.model, batch, choices, with_cache=True, prompt=computed_prompt(session))
+    expected = [plain_logits(plain, [*prompt, *row.source_ids], choices[0].tolist()) for row in rows]
+    torch.testing.assert_close(logits, torch.stack(expected), **CLOSE)
 
 
 LENGTH_DEPENDENT = {

@@ -67,7 +67,7 @@ class PositionOffset(nn.Module):
     tokens carry the offset they would carry under teacher forcing.
     """
 
-    def __init__(self, width: int, length: int, rank: int, *, prompt_len: int, alpha: float = 0.0, shift: int = 0):
+    def __init__(self, width: int, length: int, rank: int, *, alpha: float = 0.0, shift: int = 0):
         """alpha > 0 scales A B by alpha / sqrt(rank) (DePT's released code, alpha = 8); 0 is Eq. 2 as printed.
 
         shift: cyclic left shift of A B's rows (Table 1): index j carries row (j + shift) mod s.
@@ -76,7 +76,6 @@ class PositionOffset(nn.Module):
         self.a = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(length, rank), a=math.sqrt(5)))  # [s, r]
         self.b = nn.Parameter(torch.zeros(rank, width))  # [r, D]
         self.scale = alpha / math.sqrt(rank) if alpha else 1.0
-        self.prompt_len = prompt_len
         self.shift = shift
         self._next_position: Tensor | None = None  # [B, 1], of the token after the last forward's columns
 
@@ -88,8 +87,9 @@ class PositionOffset(nn.Module):
             carried = torch.full((rows, 1), len(self.a), device=is_prompt.device)  # nothing to continue: no offset
         # Beams and label candidates multiply the rows of the prefill; each block of them shares its example's start.
         carried = carried.repeat_interleave(rows // len(carried), dim=0)
-        first = is_prompt.int().argmax(dim=1, keepdim=True)  # [B, 1]
-        start = torch.where(is_prompt.any(dim=1, keepdim=True), -first - self.prompt_len, carried)
+        # Counted from the prompt's end, since its beginning may have been computed before (ComputedPrompt).
+        after = width - is_prompt.flip(1).int().argmax(dim=1, keepdim=True)  # [B, 1]
+        start = torch.where(is_prompt.any(dim=1, keepdim=True), -after, carried)
         position = start + torch.arange(width, device=is_prompt.device)  # [B, T]
         self._next_position = position[:, -1:] + 1
         carries = (position >= 0) & (position < len(self.a))

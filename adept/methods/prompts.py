@@ -205,7 +205,6 @@ class DePT(PositionOffsetMethod):
             width,
             self.offset_len,
             self.rank,
-            prompt_len=self.prompt_len,
             alpha=self.offset_alpha,
             shift=self.offset_shift or 0,
         )

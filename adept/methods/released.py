@@ -72,5 +72,5 @@ class LoRAXAB(PositionOffsetMethod):
         from adept.methods.offsets import PositionOffset, TokenAndPositionOffset, TokenOffset
 
         token = TokenOffset(width, self.bottleneck)
-        position = PositionOffset(width, self.offset_len, self.rank, prompt_len=self.prompt_len, alpha=8)
+        position = PositionOffset(width, self.offset_len, self.rank, alpha=8)
         return TokenAndPositionOffset(token, position)

@@ -34,6 +34,13 @@ class Capabilities:
     """A row may pass through the model in two parts: keys and values are all that the second needs of the first."""
     ignores_left_padding: bool
     """Masked tokens in front of a row do not change its logits."""
+    ignores_inner_padding: bool
+    """Masked tokens between a row's first part, whose keys and values are there, and its second do not, either.
+
+    That is, of rows within `window`.
+    """
+    window: int | None
+    """The least number of columns before a token, padding counted, that some layer sees; None: each sees all."""
 
     @property
     def continues_source(self) -> bool:
@@ -59,12 +66,18 @@ def capabilities_of(model: PreTrainedModel) -> Capabilities:
     Raises UserError for a model whose tokens see those that follow them, such as BERT.
     """
     encoder_decoder = model.config.is_encoder_decoder
+    with_cache, text = not encoder_decoder and has_key_cache(model), model.config.get_text_config(decoder=True)
+    left = inner = encoder_decoder or model.device.type == "meta"
+    if not left:
+        left, inner = ignored_padding(model)
     return Capabilities(
         encoder_decoder=encoder_decoder,
         source_positions=max_positions(model.config, "encoder" if encoder_decoder else "decoder"),
         target_positions=max_positions(model.config, "decoder") if encoder_decoder else None,
-        has_key_cache=not encoder_decoder and has_key_cache(model),
-        ignores_left_padding=encoder_decoder or model.device.type == "meta" or ignores_left_padding(model),
+        has_key_cache=with_cache,
+        ignores_left_padding=left,
+        ignores_inner_padding=inner and with_cache,
+        window=least_window(text) if with_cache else None,
     )
 
 
@@ -105,6 +118,16 @@ def has_key_cache(model: PreTrainedModel) -> bool:
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and not rope_types(config) & set(LENGTH_DEPENDENT_ROPE)
 
 
+def least_window(config: PretrainedConfig) -> int | None:
+    """Capabilities.window of a model with a cache of keys."""
+    from transformers.cache_utils import get_layer_types_and_kwargs
+
+    windows = [own["sliding_window"] for own in get_layer_types_and_kwargs(config)[1] if "sliding_window" in own]
+    if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo
+        windows.append(config.window_size)
+    return min(windows, default=None)
+
+
 def rope_types(config: PretrainedConfig) -> set[str]:
     """The types of a model's rotary positions; a config may have one for each kind of layer."""
 
@@ -118,14 +141,15 @@ def rope_types(config: PretrainedConfig) -> set[str]:
 
 
 @torch.no_grad()
-def ignores_left_padding(model: PreTrainedModel) -> bool:
-    """Whether the logits of a causal model's row are the same with padding in front of it, by trying it.
+def ignored_padding(model: PreTrainedModel) -> tuple[bool, bool]:
+    """Whether the logits of a causal model's row are the same with padding in front of it, and within it, by trying it.
 
     Raises UserError where the logits of a token depend on those that follow it.
     """
     one, other = 1, 2
-    ids = torch.tensor([[one, other, one], [one, other, other], [one, one, other]], device=model.device)
-    mask = torch.tensor([[1, 1, 1], [1, 1, 1], [0, 1, 1]], device=model.device)
+    rows = [[one, other, one], [one, other, other], [one, one, other], [one, one, other]]
+    ids = torch.tensor(rows, device=model.device)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 1], [0, 1, 1], [1, 0, 1]], device=model.device)
     inputs = {"input_ids": ids, "attention_mask": mask}
     inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     was_training = model.training
@@ -138,7 +162,8 @@ def ignores_left_padding(model: PreTrainedModel) -> bool:
             f"{type(model).__name__} does not write from left to right: what it says of a token depends on those that "
             "follow; --model takes decoder-only models (GPT, Llama) and encoder-decoders (T5, BART)"
         )
-    return difference(logits[0, :2], logits[2, 1:]) < (1e-3 if exact else 0.02)
+    most = 1e-3 if exact else 0.02
+    return difference(logits[0, :2], logits[2, 1:]) < most, difference(logits[0, :2], logits[3, ::2]) < most
 
 
 def difference(logits: torch.Tensor, others: torch.Tensor) -> float:

@@ -11,6 +11,8 @@ from adept.base.errors import UserError, first_line
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from adept.models.computed_prompt import ComputedPrompt
+
 
 def neutral_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     """The special ids that generation needs, and nothing else.
@@ -46,12 +48,14 @@ def generate_ids(
     *,
     beams: int = 1,
     synced_gpus: bool = False,
+    prompt: ComputedPrompt | None = None,
 ) -> Tensor:
     """[B, L]: the ids of the answers alone, padded after their EOS.
 
     batch: {"input_ids", "attention_mask"} [B, T]; a causal model's rows are padded on the left. sampling:
     "temperature", "top_p" and "top_k"; None is greedy, or with beams > 1 a search. model.generation_config must be
-    neutral_generation_config()'s. Raises UserError for a model that cannot search (RWKV).
+    neutral_generation_config()'s. prompt: what all rows begin with, if it is computed already. Raises UserError for a
+    model that cannot search (RWKV).
     """
     from transformers import GenerationConfig
 
@@ -59,8 +63,11 @@ def generate_ids(
     chosen = GenerationConfig(
         do_sample=sampling is not None, num_beams=beams, max_new_tokens=max_new_tokens, **(sampling or {})
     )
+    extra = {}
+    if prompt is not None:
+        batch, extra["past_key_values"] = prompt.put_first(batch), prompt.cache(beams * len(batch["input_ids"]))
     try:
-        output = model.generate(**batch, generation_config=chosen, synced_gpus=synced_gpus)
+        output = model.generate(**batch, **extra, generation_config=chosen, synced_gpus=synced_gpus)
     except ValueError as error:
         if beams == 1:
             raise

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adept.models.capabilities import accepts
+from adept.models.computed_prompt import ComputedPrompt
 from adept.models.families import input_embedding_owner
 from adept.models.recompute import expand_prompt_cache, prompt_cache
 
@@ -58,18 +59,28 @@ def source_tokens(batch: dict[str, Tensor], labels: Tensor) -> Tensor:
     return is_token & (torch.arange(is_token.shape[1], device=last.device) <= last[:, None])
 
 
-def choice_logits(model: nn.Module, batch: dict[str, Tensor], choices: Tensor, *, with_cache: bool) -> Tensor:
+def choice_logits(
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    choices: Tensor,
+    *,
+    with_cache: bool,
+    prompt: ComputedPrompt | None = None,
+) -> Tensor:
     """[B*C, L, V]: the logits of each choice's tokens after each source, the choices of a source one after the other.
 
     batch: {"input_ids", "attention_mask"} [B, T]; a causal model's rows are padded on the left. choices [C, L]: token
     ids; negative ids are padding, whose logits mean nothing. with_cache: the model's Capabilities.has_key_cache.
+    prompt: what all rows begin with, if it is computed already.
     """
     rows, count = len(batch["input_ids"]), len(choices)
     targets = choices.repeat(rows, 1)  # [B*C, L]
     if model.config.is_encoder_decoder:
         return encoder_decoder_logits(model, batch, targets, count)
     answers = targets.clamp(min=0)  # padding after EOS is predicted but not counted
-    return (cached_logits if with_cache else uncached_logits)(model, batch, answers, count)
+    if with_cache:
+        return cached_logits(model, batch, answers, count, prompt)
+    return uncached_logits(model, batch, answers, count)
 
 
 def encoder_decoder_logits(model: nn.Module, batch: dict[str, Tensor], targets: Tensor, count: int) -> Tensor:
@@ -85,14 +96,23 @@ def encoder_decoder_logits(model: nn.Module, batch: dict[str, Tensor], targets: 
     ).logits
 
 
-def cached_logits(model: nn.Module, batch: dict[str, Tensor], answers: Tensor, count: int) -> Tensor:
+def cached_logits(
+    model: nn.Module, batch: dict[str, Tensor], answers: Tensor, count: int, prompt: ComputedPrompt | None
+) -> Tensor:
     """[B*C, L, V] for answers [B*C, L]: the source runs once a row, and its cache is repeated for each choice."""
     answers = answers[:, :-1]  # the last token predicts nothing
+    computed, extra = 0, {}
+    if prompt is not None:
+        computed, batch = prompt.length, prompt.put_first(batch)
+        extra["past_key_values"] = prompt.cache(len(answers) // count)
     mask = batch["attention_mask"].repeat_interleave(count, dim=0)
     positions = batch["attention_mask"].cumsum(dim=1) - 1
     # An index, because slicing would make torch copy the head B times.
-    last = torch.tensor([positions.shape[1] - 1], device=positions.device)
-    prefill = model(**batch, position_ids=positions.clamp(min=0), use_cache=True, logits_to_keep=last)
+    last = torch.tensor([positions.shape[1] - computed - 1], device=positions.device)
+    prefill = model(
+        input_ids=batch["input_ids"][:, computed:], attention_mask=batch["attention_mask"],
+        position_ids=positions[:, computed:].clamp(min=0), use_cache=True, logits_to_keep=last, **extra,
+    )  # fmt: skip
     prefill.past_key_values.batch_repeat_interleave(count)
     after = positions[:, -1:].repeat_interleave(count, dim=0) + 1 + torch.arange(answers.shape[1], device=last.device)
     continued = model(

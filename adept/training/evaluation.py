@@ -15,6 +15,7 @@ from adept.data.codec import pad
 from adept.data.example import IGNORED, Example
 from adept.methods.embedding import PromptedEmbedding
 from adept.metrics import Answers, score
+from adept.models.computed_prompt import ComputedPrompt
 from adept.models.generation import generate_ids
 from adept.models.likelihood import choice_logits
 from adept.tasks.task import Task
@@ -103,9 +104,12 @@ def predict(session: Session, examples: list[Example], scoring: str | None = Non
 
     def predict_rows(rows: Sequence[int]) -> list[str]:
         batch = source_batch(session, [examples[i] for i in rows])
-        return most_likely_labels(session, batch) if likelihood else generate(session, batch, beams)
+        if likelihood:
+            return most_likely_labels(session, batch, prompt)
+        return generate(session, batch, beams, prompt)
 
     with evaluating(session):
+        prompt = computed_prompt(session)
         return in_batches(
             session, predict_rows, keys, [len(session.codec.source_row(example)) for example in examples],
             answers=len(session.task.labels) if likelihood else 1,
@@ -120,6 +124,17 @@ def evaluating(session: Session) -> Iterator[None]:
     session.model.eval()
     yield
     session.model.train(was_training)
+
+
+def computed_prompt(session: Session) -> ComputedPrompt | None:
+    """The prompt as the session's model is now; None where rows have none in common or the model needs it in each."""
+    prompt, able = session.codec.prompt_ids, session.capabilities
+    answer = max(session.codec.max_target_len, max_new_tokens(session))
+    too_wide = able.window is not None and len(prompt) + session.codec.max_source_len + answer > able.window
+    if session.shared_prefix < 2 or not able.ignores_inner_padding or too_wide:
+        return None
+    with session.autocast():
+        return ComputedPrompt(session.model, prompt)
 
 
 def source_batch(session: Session, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -210,22 +225,27 @@ def own_random_numbers(session: Session) -> Iterator[None]:
         yield
 
 
-def generate(session: Session, batch: dict[str, Tensor], beams: int = 1) -> list[str]:
+def generate(
+    session: Session, batch: dict[str, Tensor], beams: int = 1, prompt: ComputedPrompt | None = None
+) -> list[str]:
     """Generates an answer to each source: greedily, by beam search, or sampled where the task has a temperature.
 
-    batch: the codec's source_batch, {"input_ids", "attention_mask"} [B, T].
+    batch: the codec's source_batch, {"input_ids", "attention_mask"} [B, T]. prompt: what all rows begin with, if it is
+    computed already.
     """
-    return [session.codec.text(row) for row in generated_ids(session, batch, beams)]
+    return [session.codec.text(row) for row in generated_ids(session, batch, beams, prompt)]
 
 
-def generated_ids(session: Session, batch: dict[str, Tensor], beams: int = 1) -> list[list[int]]:
+def generated_ids(
+    session: Session, batch: dict[str, Tensor], beams: int = 1, prompt: ComputedPrompt | None = None
+) -> list[list[int]]:
     """The token ids of generate()'s answers."""
     sampling = None
     if temperature(session):  # top_k: transformers' default when LoPA was published, which its protocol does not change
         chosen = session.task.sampling
         sampling = {"temperature": chosen.temperature, "top_p": chosen.top_p, "top_k": 50}
     limit, sharded = max_new_tokens(session), session.config.shard_model
-    return generate_ids(session.model, batch, limit, sampling, beams=beams, synced_gpus=sharded).tolist()
+    return generate_ids(session.model, batch, limit, sampling, beams=beams, synced_gpus=sharded, prompt=prompt).tolist()
 
 
 def max_new_tokens(session: Session) -> int:
@@ -241,9 +261,9 @@ def max_new_tokens(session: Session) -> int:
     return session.codec.max_target_len + 1 if labelled else max(1, session.codec.max_target_len - 1)
 
 
-def most_likely_labels(session: Session, batch: dict[str, Tensor]) -> list[str]:
-    """For each row, the label with the highest log-probability. batch: the codec's source_batch."""
-    best = label_log_probabilities(session, batch).argmax(1)
+def most_likely_labels(session: Session, batch: dict[str, Tensor], prompt: ComputedPrompt | None) -> list[str]:
+    """For each row, the label with the highest log-probability. batch, prompt: of label_log_probabilities()."""
+    best = label_log_probabilities(session, batch, prompt).argmax(1)
     return [session.task.labels[i] for i in best.tolist()]
 
 
@@ -252,24 +272,26 @@ def label_scores(session: Session, examples: Sequence[Example]) -> list[list[flo
     """The log-probability of each label, of each example."""
 
     def score_rows(rows: Sequence[int]) -> list[list[float]]:
-        return label_log_probabilities(session, source_batch(session, [examples[i] for i in rows])).tolist()
+        batch = source_batch(session, [examples[i] for i in rows])
+        return label_log_probabilities(session, batch, prompt).tolist()
 
     lengths = [len(session.codec.source_row(example)) for example in examples]
     keys, labels = [example.source_ids for example in examples], len(session.task.labels)
     with evaluating(session):
+        prompt = computed_prompt(session)
         return in_batches(session, score_rows, keys, lengths, answers=labels)
 
 
-def label_log_probabilities(session: Session, batch: dict[str, Tensor]) -> Tensor:
+def label_log_probabilities(session: Session, batch: dict[str, Tensor], prompt: ComputedPrompt | None = None) -> Tensor:
     """[B, C]: the log-probability of each label's tokens, EOS included, after each row's source.
 
     The source passes through the model once for all labels. batch: the codec's source_batch, {"input_ids",
-    "attention_mask"} [B, T].
+    "attention_mask"} [B, T]. prompt: what all rows begin with, if it is computed already.
     """
     labels = session.task.labels
     choices = pad([session.codec.target_ids(label) for label in labels], IGNORED, "right", 1).to(session.device)
     with_cache = session.capabilities.has_key_cache
-    logits = choice_logits(session.model, batch, choices, with_cache=with_cache)  # [B*C, L, V]
+    logits = choice_logits(session.model, batch, choices, with_cache=with_cache, prompt=prompt)  # [B*C, L, V]
     targets = choices.repeat(len(batch["input_ids"]), 1)  # [B*C, L]
     log_probs = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]  # [B*C, L]
     return (log_probs * (targets != IGNORED)).sum(1).view(-1, len(labels))

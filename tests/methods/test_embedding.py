@@ -52,7 +52,7 @@ def test_decoder_of_t5_sees_the_plain_table(make_config):
 
 def test_dept_positions_count_from_the_prompt_and_go_on_while_decoding():
     torch.manual_seed(0)
-    offset = PositionOffset(4, length=5, rank=2, prompt_len=2)
+    offset = PositionOffset(4, length=5, rank=2)
     nn.init.normal_(offset.b)
     table = (offset.a @ offset.b).detach()
     zero = torch.zeros(4)
@@ -84,7 +84,7 @@ def test_fold_is_exact_and_leaves_the_head_alone(make_config, family):
 
 
 def test_dept_cannot_fold():
-    hook = PromptedEmbedding(nn.Embedding(9, 4), torch.zeros(2, 4), PositionOffset(4, 5, 2, prompt_len=2))
+    hook = PromptedEmbedding(nn.Embedding(9, 4), torch.zeros(2, 4), PositionOffset(4, 5, 2))
     with pytest.raises(TypeError, match="PositionOffset"):
         hook.fold()
 
