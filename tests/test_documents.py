@@ -87,7 +87,9 @@ def test_tables_of_documents_are_made_from_the_run_records(document, table, comm
 
 def test_the_readme_opens_with_the_studys_table():
     table, _ = (ROOT / "results" / "tables" / "study.md").read_text(encoding="utf-8").split("\nChosen by validation")
-    assert block("README.md", "study").rstrip() == table.rstrip(), "put results/tables/study.md into README.md, to there"
+    assert block("README.md", "study").rstrip() == table.rstrip(), (
+        "put results/tables/study.md into README.md, to there"
+    )
 
 
 def test_committed_tables_are_made_from_the_run_records(committed_results):

@@ -15,6 +15,15 @@ def print_status(text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
 
+def progress_bar(total: int | None, unit: str, description: str | None = None) -> tqdm:
+    """A bar on stderr of the main process for work that takes a while, which goes when it is closed."""
+    interval = 0.5 if sys.stderr.isatty() else 60.0  # a log file needs no animation
+    return tqdm(
+        total=total, unit=unit, desc=description, mininterval=interval, delay=interval, leave=False,
+        disable=distributed.RANK != 0,
+    )  # fmt: skip
+
+
 def print_result(text: str) -> None:
     """Prints what the command was asked for on stdout, without delay."""
     print(text, flush=True)

@@ -22,9 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from adept.base.console import print_result, print_status
+from adept.base.console import print_result, print_status, progress_bar
 from adept.base.errors import UserError, first_line
 from adept.config.command_line import OneLineParser
 from adept.config.run import OPTIONS
@@ -138,8 +136,7 @@ def answer_all(
     runs.load()
     size = BATCHES_A_CHUNK * min(config.eval_batch_size for config in runs.configs.values())
     started, count = time.perf_counter(), 0
-    interval = 0.5 if sys.stderr.isatty() else 60.0  # a log file needs no animation
-    with contextlib.closing(tqdm(total=total, unit="row", mininterval=interval, delay=interval, leave=False)) as bar:
+    with contextlib.closing(progress_bar(total, "row")) as bar:
         for chunk in chunks(questions, size):
             answers = iter(runs.answers([request for question in chunk for request in question.requests]))
             write([question.answered([next(answers) for _ in question.texts]) for question in chunk])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -57,4 +56,4 @@ class LadderSideTuning(Method):
 
         if self.side_init == "random" or is_trained(model.ladder):  # by --init_from
             return
-        start_from_t5(model, lambda weights: itertools.islice(gradients_of(weights, rows=1), self.importance_rows))
+        start_from_t5(model, lambda weights: gradients_of(weights, batch_size=1, most=self.importance_rows))

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 class GradientsOf(Protocol):
     """Computes gradients of the training loss before the training."""
 
-    def __call__(self, parameters: Sequence[Tensor], *, rows: int | None = None) -> Iterator[list[Tensor]]:
+    def __call__(
+        self, parameters: Sequence[Tensor], *, batch_size: int | None = None, most: int | None = None
+    ) -> Iterator[list[Tensor]]:
         """The parameters' gradients of the mean loss of each training batch of one pass, without dropout.
 
-        rows: in a batch; None: --batch_size.
+        batch_size: None is that of the training. most: training rows, drawn at random; None: all of them.
         """
 
 

@@ -103,6 +103,9 @@ class XPrompt(PromptMethod):
     keep_tokens: float = option(0.5, "share of the prompt's tokens that are kept", ge=0.0, le=1.0)
     keep_pieces: float = option(0.5, "share of the kept tokens' pieces that are kept", ge=0.0, le=1.0)
     pieces: int = option(16, "q, the equal pieces that a prompt token is cut into", ge=1, le=WIDEST)
+    importance_rows: int | None = option(
+        None, "training rows over which importance is measured, drawn at random; left out: all of them", ge=1
+    )
     prompt_lr: float = option(0.3, "peak rate of the pieces that are kept", ge=0.0)
 
     @property
@@ -136,7 +139,7 @@ class XPrompt(PromptMethod):
         if left == self.kept_pieces:  # a trained one, to be evaluated or trained on
             return
         of_tokens, of_pieces = 0, 0  # [m], [m, q]
-        for (gradient,) in gradients_of([source.prompt]):
+        for (gradient,) in gradients_of([source.prompt], most=self.importance_rows):
             derivative = source.cut(gradient * source.prompt.detach()).sum(-1)  # [m, q]
             of_tokens, of_pieces = of_tokens + derivative.sum(1).abs(), of_pieces + derivative.abs()
         removed = of_tokens.argsort(descending=True, stable=True)[self.kept_tokens :]
