@@ -19,7 +19,10 @@ OF_SEEDS = ("seed", "init_from")
 
 @dataclass(frozen=True)
 class Configuration:
-    """A configuration that was tried for a cell, with its mean scores over seeds."""
+    """A configuration that was tried for a cell, with its mean scores over the seeds that all of the cell's have.
+
+    The chosen one has more seeds, and over these its mean is mostly lower: the search took the best of one seed's.
+    """
 
     cell: Cell
     records: list[dict]
@@ -39,10 +42,13 @@ def configurations(cells: Sequence[Cell]) -> list[Configuration]:
     """Every configuration of the cells, once each."""
     found: dict[tuple[str, ...], Configuration] = {}
     for cell in cells:
+        seeds = [{record["config"].get("seed") for record in records} for records in cell.configurations]
+        common = set.intersection(*seeds) if seeds else set()
         for records in cell.configurations:
             selects = records[0]["config"].get("select_on") or cell.metric
-            validation = mean_score(records, "validation", selects, cell.metric)
-            tried = Configuration(cell, records, validation, mean_score(records, "test", cell.metric))
+            compared = [record for record in records if record["config"].get("seed") in common] or records
+            validation = mean_score(compared, "validation", selects, cell.metric)
+            tried = Configuration(cell, records, validation, mean_score(compared, "test", cell.metric))
             found.setdefault(tuple(record["run_id"] for record in records), tried)
     return list(found.values())
 

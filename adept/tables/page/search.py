@@ -52,8 +52,8 @@ def sensitivity(view: View, option: str) -> FigureGroup:
         members = [one for series in by_figure.values() for one in series.get(name, [])]
         legend.append(legend_entry(" ".join(name), number, method_attributes(members)))
     explanation = (
-        "Every configuration that was searched: filled is test, hollow is validation, ringed is chosen; "
-        "the line is the mean of validation."
+        "Every configuration that was searched, by the seeds that all of a cell have: filled is test, hollow is "
+        "validation, ringed is chosen; the line is the mean of validation."
     )
     return FigureGroup(f"Sensitivity to {option}", legend, explanation, figures)
 
