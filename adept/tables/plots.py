@@ -20,6 +20,7 @@ from adept.tables.svg import Group, inline_svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 POINTS_PER_INCH = 72
 WIDTH, HEIGHT = 320, 204
@@ -34,6 +35,9 @@ MARKERS = (("o", 6.8), ("s", 6), ("D", 6), ("^", 8), ("v", 8), ("h", 8.5), ("<",
 
 LINE_STYLES = ("-", "--", ":", "-.")
 """Of the seeds' curves in a PNG. On the page the classes seed1 to seed3 of the style sheet look alike."""
+
+LEGEND_ROWS = 16
+"""Entries of a PNG's legend under each other, at most."""
 
 PAPER_ONLY = -1
 """The number of the series of what only the paper has: grey circles."""
@@ -80,11 +84,16 @@ class Chart:
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's curve. colour, style: numbers of its colour and line style. points: (step, value) pairs."""
+    """One run's curve.
 
-    colour: int
-    style: int
+    series, name: of its row, which has a colour and a marker. seed: the number of its seed among the row's, which has a
+    line style; seed_name: what the legend calls it, "" where it does not. points: (step, value) pairs.
+    """
+
+    series: int
     name: str
+    seed: int
+    seed_name: str
     points: Sequence[tuple[int, float]]
 
 
@@ -276,22 +285,42 @@ def _svg(figure: Figure) -> str:
 
 
 def save_learning_curves(path: Path, panels: Sequence[CurvePanel]) -> None:
-    """Writes a PNG with the panels side by side. A curve of one point is a dashed horizontal line."""
+    """Writes a PNG with the panels side by side and one legend. A curve of one point is a horizontal line."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.5 + 4 * len(panels), 3.6), layout="constrained")
+    entries = legend_entries(panels)
+    columns = math.ceil(len(entries) / LEGEND_ROWS)
+    figure = Figure(figsize=(4 * len(panels) + 1.3 * columns, 3.6), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for curve in panel.curves:
-            style = {"color": f"C{curve.colour}", "label": curve.name}
             if len(curve.points) > 1:
-                line = LINE_STYLES[curve.style % len(LINE_STYLES)]
-                axes.plot(*zip(*curve.points, strict=True), marker="o", markersize=3, linestyle=line, **style)
+                axes.plot(*zip(*curve.points, strict=True), **curve_style(curve.series, curve.seed))
             elif curve.points:
-                axes.axhline(curve.points[0][1], linewidth=1, **style)
+                axes.axhline(curve.points[0][1], **curve_style(curve.series, 0) | {"linewidth": 1, "marker": ""})
         axes.set(title=panel.title, xlabel="step", ylabel=panel.y_label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="small")
+    if entries:
+        figure.legend(handles=entries, ncols=columns, fontsize="small", loc="outside right upper")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
+
+
+def curve_style(series: int, seed: int) -> dict[str, Any]:
+    """matplotlib's options for the curve of a row and seed. Rows beyond the ten colours differ by their marker."""
+    marker, line = MARKERS[series // 10 % len(MARKERS)][0], LINE_STYLES[seed % len(LINE_STYLES)]
+    return {"color": f"C{series % 10}", "marker": marker, "markersize": 4, "linestyle": line}
+
+
+def legend_entries(panels: Sequence[CurvePanel]) -> list[Line2D]:
+    """A line for each row that is drawn, and one for each seed where a row has several."""
+    from matplotlib.lines import Line2D
+
+    drawn = [curve for panel in panels for curve in panel.curves if curve.points]
+    rows = {curve.name: curve_style(curve.series, 0) for curve in drawn}
+    seeds = {
+        curve.seed_name: {"color": "grey", "linestyle": curve_style(0, curve.seed)["linestyle"]}
+        for curve in drawn
+        if curve.seed_name
+    }
+    return [Line2D([], [], label=name, **style) for name, style in (rows | seeds).items()]

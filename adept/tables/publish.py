@@ -47,8 +47,9 @@ def publish_table(table: Table, *, page: bool = False) -> str:
         write_atomically(Path(f"{file}.search.csv"), search_csv(view))
         lines[0] += ", .search.csv"
     scored = [cell for cell in view.all_cells if cell.metric not in QUANTITIES]
-    if any(len(record["history"]) > 1 for cell in scored for record in cell.records):
-        save_learning_curves(Path(f"{file}.png"), curve_panels(view))
+    has_curves = any(len(record["history"]) > 1 for cell in scored for record in cell.records)
+    if has_curves and (panels := curve_panels(view)):
+        save_learning_curves(Path(f"{file}.png"), panels)
         lines.append(f"curves:  {file}.png")
     if page:
         write_page([view], Path(f"{file}.html"), words_of(view))
@@ -58,23 +59,25 @@ def publish_table(table: Table, *, page: bool = False) -> str:
 
 def curve_panels(view: View) -> list[CurvePanel]:
     """The chosen runs' curves over steps: for each column of scores a panel of validation scores and one of training
-    losses, with a colour for each row and a line style for each seed.
+    losses, with a colour and marker for each row and a line style for each seed.
     """
     panels = []
     for column, metric in view.columns.items():
         if metric == "mean" or metric in QUANTITIES:
             continue
         scores, losses = [], []
-        for colour, (row, by_column) in enumerate(view.cells.items()):
+        for series, (row, by_column) in enumerate(view.cells.items()):
             cell = by_column.get(column)
             for seed, record in enumerate(cell.records if cell else []):
-                name = row if len(cell.records) == 1 else f"{row}, seed {record['config'].get('seed', MISSING)}"
+                several = len(cell.records) > 1
+                of_run = (series, row, seed, f"seed {record['config'].get('seed', MISSING)}" if several else "")
                 history = record["history"]
                 points = [(entry["step"], entry["validation"].get(cell.metric)) for entry in history]
-                scores.append(Curve(colour, seed, name, [point for point in points if point[1] is not None]))
+                scores.append(Curve(*of_run, [point for point in points if point[1] is not None]))
                 points = [(entry["step"], entry.get("train_loss")) for entry in history]
-                losses.append(Curve(colour, seed, name, [point for point in points if point[1] is not None]))
-        panels.append(CurvePanel(column, f"validation {metric or 'score'} (%)", scores))
+                losses.append(Curve(*of_run, [point for point in points if point[1] is not None]))
+        if any(curve.points for curve in scores):
+            panels.append(CurvePanel(column, f"validation {metric or 'score'} (%)", scores))
         if any(len(curve.points) > 1 for curve in losses):
             panels.append(CurvePanel(column, "training loss", [curve for curve in losses if len(curve.points) > 1]))
     return panels

@@ -105,8 +105,17 @@ def test_learning_curves_are_written_as_a_picture(tmp_path):
         plots.CurvePanel(
             "rte",
             "validation accuracy (%)",
-            [plots.Curve(0, 0, "pt", [(10, 50.0), (20, 60.0)]), plots.Curve(1, 0, "zero_shot", [(10, 55.0)])],
+            [
+                plots.Curve(0, "pt", 0, "seed 42", [(10, 50.0), (20, 60.0)]),
+                plots.Curve(0, "pt", 1, "seed 43", [(10, 51.0), (20, 61.0)]),
+                plots.Curve(10, "zero_shot", 0, "", [(10, 55.0)]),
+                plots.Curve(2, "never", 0, "", []),
+            ],
         )
     ]
+    entries = plots.legend_entries(panels * 2)
+    assert [entry.get_label() for entry in entries] == ["pt", "zero_shot", "seed 42", "seed 43"]
+    assert entries[0].get_color() == entries[1].get_color() and entries[0].get_marker() != entries[1].get_marker()
+    assert entries[2].get_linestyle() != entries[3].get_linestyle()
     plots.save_learning_curves(tmp_path / "folder" / "curves.png", panels)
     assert (tmp_path / "folder" / "curves.png").read_bytes().startswith(b"\x89PNG")
