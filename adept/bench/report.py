@@ -12,6 +12,7 @@ import torch
 
 from adept.base.atomic_files import write_atomically
 from adept.base.marked_blocks import write_block
+from adept.base.numbers import three_digits
 from adept.bench.memory import COUNTED_ROWS, GPU_BYTES
 from adept.bench.profiles import GRIDS, PROFILES, STEPS_PER_CYCLE, STYLES
 from adept.runs.provenance import git_state, package_version
@@ -136,9 +137,10 @@ def step_table(rows: list[dict]) -> list[str]:
     for row in rows:
         step = row["step"]
         cells.append([
-            row["model"], row["profile"], style_text(row), f"{step['steps_per_second']:.3g}",
-            f"{step['examples_per_second']:.3g}", f"{step['tokens_per_second']:,.0f}", f"{100 * step['padding']:.0f}%",
-            f"{100 * step['utilisation']:.0f}%", f"{step['operations']:,}" if step["operations"] else MISSING,
+            row["model"], row["profile"], style_text(row), three_digits(step["steps_per_second"]),
+            three_digits(step["examples_per_second"]), f"{step['tokens_per_second']:,.0f}",
+            f"{100 * step['padding']:.0f}%", f"{100 * step['utilisation']:.0f}%",
+            f"{step['operations']:,}" if step["operations"] else MISSING,
             gigabytes(row["weight_bytes"]), gigabytes(step["memory_bytes"]), speedup_cell(row, "step"),
         ])  # fmt: skip
     return markdown_table([*head, "weights GB", "step GB", "times the first"], cells)
@@ -154,7 +156,7 @@ def run_table(rows: list[dict]) -> list[str]:
     cells = [
         [
             row["model"], row["profile"], style_text(row), f"{row['steps']:,}", f"{row['evaluated_rows']:,}",
-            f"{row['run']['seconds']:.3g}", speedup_cell(row, "run"),
+            three_digits(row["run"]["seconds"]), speedup_cell(row, "run"),
         ]
         for row in rows
     ]  # fmt: skip
@@ -170,8 +172,8 @@ def evaluation_table(rows: list[dict]) -> list[str]:
         evaluation = row["eval"]
         share = f"{100 * row['cycle']['evaluation_share']:.1f}%" if "cycle" in row else MISSING
         cells.append([
-            row["model"], row["profile"], row["style"], evaluation["rows"], f"{evaluation['seconds']:.3g}",
-            f"{evaluation['rows_per_second']:.3g}", f"{100 * evaluation['same_strings']:.0f}%",
+            row["model"], row["profile"], row["style"], evaluation["rows"], three_digits(evaluation["seconds"]),
+            three_digits(evaluation["rows_per_second"]), f"{100 * evaluation['same_strings']:.0f}%",
             speedup_cell(row, "eval"), share, speedup_cell(row, "cycle"),
         ])  # fmt: skip
     return markdown_table([*head, "share of a cycle", "cycle, times the first"], cells)
@@ -185,7 +187,8 @@ def inference_table(rows: list[dict]) -> list[str]:
         if "fold_seconds" in row:
             fold = f"{1000 * row['fold_seconds']:.0f} ms, {row['fold_bytes'] / 1e6:.0f} MB"
         ratio = speedup_text(row["times_first"], "{:.2f}")
-        cells.append([row["model"], row["profile"], row["contestant"], f"{row['rows_per_second']:.3g}", ratio, fold])
+        speed = three_digits(row["rows_per_second"])
+        cells.append([row["model"], row["profile"], row["contestant"], speed, ratio, fold])
     return markdown_table(["model", "lengths", "method", "rows/s", "times PT 200", "fold"], cells)
 
 
@@ -194,8 +197,8 @@ def adapters_table(rows: list[dict]) -> list[str]:
     head = ["model", "adapters", "requests", "new tokens", "one after another s", "one batch s", "times faster"]
     cells = [
         [
-            row["model"], row["adapters"], row["requests"], row["new_tokens"], f"{row['sequential_seconds']:.3g}",
-            f"{row['together_seconds']:.3g}", speedup_text(row["times_sequential"], "**{:.2f}**"),
+            row["model"], row["adapters"], row["requests"], row["new_tokens"], three_digits(row["sequential_seconds"]),
+            three_digits(row["together_seconds"]), speedup_text(row["times_sequential"], "**{:.2f}**"),
             f"{row['adapter_bytes'] / 1e6:.2f}", f"{row['model_bytes'] / 1e6:,.0f}",
         ]
         for row in rows

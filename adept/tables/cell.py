@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from adept.base.numbers import one_decimal, three_digits
 from adept.config.run import RunConfig
 from adept.tables.planned_run import TIMES, Key
 from adept.tables.published import Published
@@ -164,9 +165,9 @@ class Cell:
         """Our number as "mean ± std (n)", ± from two seeds on, and a dagger where the test set is small."""
         if self.mean is None:
             return MISSING
-        digits = ".3g" if self.metric in QUANTITIES else ".1f"
-        spread = f" ± {self.std:{digits}}" if self.std is not None else ""
-        return f"{self.mean:{digits}}{spread} ({len(self.values)}){'†' if self.small else ''}"
+        text = three_digits if self.metric in QUANTITIES else one_decimal
+        spread = f" ± {text(self.std)}" if self.std is not None else ""
+        return f"{text(self.mean)}{spread} ({len(self.values)}){'†' if self.small else ''}"
 
     def text(self, *, named: bool = False, beside_paper: bool = False) -> str:
         """The cell in Markdown: ours(), or "paper | ours". named: the metric's name follows."""

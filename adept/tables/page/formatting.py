@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from adept.base.numbers import one_decimal
 
 MAX_TEXT = 240
 """Letters that are kept of a prediction or a reference."""
@@ -24,10 +26,10 @@ def typographic_minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def signed(value: float, spec: str = ".1f") -> str:
-    """+1.5, −1.5, 0.0. spec: of the number without its sign."""
-    text = f"{value:+{spec}}"
-    return typographic_minus(text) if float(text) else text[1:]
+def signed(value: float, to_text: Callable[[float], str] = one_decimal) -> str:
+    """+1.5, −1.5, 0.0. to_text: of the number without its sign."""
+    text = typographic_minus(to_text(abs(value)))  # 1e-05
+    return ("−" if value < 0 else "+") * bool(text.strip("0.")) + text
 
 
 def parse_count(text: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adept.base.numbers import one_decimal, three_digits
 from adept.tables.page.formatting import parse_count, shade, signed, thousands, typographic_minus
 from adept.tables.page.runs import RunIndex, RunLink
 from adept.tables.page.views import (
@@ -127,14 +128,14 @@ def paper_row(view: View, method: str, by_column: dict[str, Published]) -> GridR
 def grid_cell(view: View, cell: Cell, runs: RunIndex, *, name_metric: bool) -> GridCell:
     """name_metric: whether the cell says which metric it shows, where those of a column differ."""
     points = is_score(cell)
-    spec = ".1f" if points else ".3g"  # speeds, hours and sizes of offsets span orders of magnitude
+    to_text = one_decimal if points else three_digits  # speeds, hours and sizes of offsets span orders of magnitude
     difference, test = cell.difference, view.tests.get((cell.row, cell.column))
     texts = {}
     if cell.mean is not None:
         texts = {
-            "score": typographic_minus(f"{cell.mean:{spec}}"),
+            "score": typographic_minus(to_text(cell.mean)),
             "runs": runs.link(records_of(cell)),
-            "spread": "" if cell.std is None else f"{cell.std:{spec}}",
+            "spread": "" if cell.std is None else to_text(cell.std),
             "seeds": len(cell.values),
             "small_test": has_small_test(cell),
             "metric": cell.metric if name_metric else "",
@@ -145,8 +146,8 @@ def grid_cell(view: View, cell: Cell, runs: RunIndex, *, name_metric: bool) -> G
     if cell.paper and cell.paper.value is not None:
         texts["paper"] = paper_number(cell.paper)
     if difference is not None:
-        arrow = ("▲" if difference > 0 else "▼") if f"{difference:+{spec}}".strip("+-0.") else ""
-        texts["difference"] = f"{arrow} {signed(difference, spec)}"
+        arrow = ("▲" if difference > 0 else "▼") if to_text(abs(difference)).strip("0.") else ""
+        texts["difference"] = f"{arrow} {signed(difference, to_text)}"
     if test:
         texts |= {
             "delta": signed(-test["difference"]),
