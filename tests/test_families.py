@@ -195,7 +195,7 @@ def train_twice(model):
         return [model.train()(input_ids=ids, **inputs).logits for _ in range(2)]
 
 
-# Where a prompt's keys are shared ---------------------------------------------------------------------------------
+# Where a prompt's keys are shared -------------------------------------------------------------------------------------
 
 
 def test_a_prompts_keys_are_shared_where_that_is_exact():

@@ -15,9 +15,14 @@ def print_status(text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
 
+def bar_interval() -> float:
+    """Seconds between two states of a progress bar, at least: a log file needs no animation."""
+    return 0.5 if sys.stderr.isatty() else 60.0
+
+
 def progress_bar(total: int | None, unit: str, description: str | None = None) -> tqdm:
     """A bar on stderr of the main process for work that takes a while, which goes when it is closed."""
-    interval = 0.5 if sys.stderr.isatty() else 60.0  # a log file needs no animation
+    interval = bar_interval()
     return tqdm(
         total=total, unit=unit, desc=description, mininterval=interval, delay=interval, leave=False,
         disable=distributed.RANK != 0,

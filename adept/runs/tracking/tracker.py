@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from adept.base import distributed
 from adept.base.atomic_files import report_disk_errors
+from adept.base.console import bar_interval
 from adept.config.run import RunConfig
 from adept.runs.tracking.mirrors import Mirror, final_scores, open_mirror
 
@@ -34,14 +35,13 @@ class Tracker:
         with report_disk_errors(folder / "metrics.jsonl"):
             folder.mkdir(parents=True, exist_ok=True)
             self.file = open(folder / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
-        interval = 0.5 if sys.stderr.isatty() else 60.0  # a log file needs no animation
         self.bar = tqdm(
             total=config.steps,
             initial=start,
             desc=f"{config.task} {config.method}",
             unit="step",
             dynamic_ncols=True,
-            mininterval=interval,
+            mininterval=bar_interval(),
         )
         self.shown: dict[str, str] = {}
 
