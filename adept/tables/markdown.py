@@ -140,7 +140,7 @@ def searches(view: View) -> list[str]:
     if not cells:
         return []
     chosen = "; ".join(
-        f"{cell.row} {cell.column} {configuration_text(cell.records[0]['config'], searched_options(view, cell))}"
+        f"{cell.row} {cell.column} {configuration_text(cell.records[0]['config'], searched_options(view, [cell]))}"
         for cell in cells
     )
     lines = [f"Chosen by validation: {escape(chosen)}."]
@@ -156,7 +156,7 @@ def searches(view: View) -> list[str]:
     lines += ["", table_row(["searched", "configuration", "validation", "test", ""]), "|---|---|---|---|---|"]
     for cell, one in tried:
         scores = [MISSING if score is None else f"{score:.1f}" for score in (one.validation, one.test)]
-        text = configuration_text(one.config, searched_options(view, cell))
+        text = configuration_text(one.config, searched_options(view, [cell]))
         name = escape(f"{cell.row} {cell.column}")
         lines.append(table_row([name, escape(text), *scores, "chosen" if one.chosen else ""]))
     return [*lines, ""]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adept.base.options import is_place
 from adept.config.run import OPTIONS
 from adept.tables.cell import MISSING, Cell
 from adept.tables.report import View
@@ -67,11 +68,17 @@ def searched_cells(view: View) -> list[Cell]:
     return [cell for cell in view.all_cells if cell.is_score and len(cell.configurations) > 1]
 
 
-def searched_options(view: View, cell: Cell) -> list[str]:
-    """The options in which the cell's configurations differ, without those that the cell stands for."""
-    configs = [records[0]["config"] for records in cell.configurations]
+def searched_options(view: View, cells: Sequence[Cell]) -> list[str]:
+    """The options in which configurations of the cells differ, without those that a cell stands for and those that
+    only say where and how a run was computed.
+    """
+    configs = [records[0]["config"] for cell in cells for records in cell.configurations]
     known = {*view.table.rows, *view.table.columns, *OF_SEEDS}
-    return [name for name in OPTIONS if name not in known and len({str(config.get(name)) for config in configs}) > 1]
+    return [
+        name
+        for name, field in OPTIONS.items()
+        if name not in known and not is_place(field) and len({str(config.get(name)) for config in configs}) > 1
+    ]
 
 
 def configuration_text(config: Mapping[str, Any], options: Sequence[str]) -> str:
@@ -91,7 +98,7 @@ def search_csv(view: View) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["row", "column", "configuration", "validation", "test", "chosen", "run_ids"])
     for cell in searched_cells(view):
-        options = searched_options(view, cell)
+        options = searched_options(view, [cell])
         for tried in configurations([cell]):
             scores = ["" if score is None else f"{score:.6g}" for score in (tried.validation, tried.test)]
             ids = " ".join(record["run_id"] for record in tried.records)

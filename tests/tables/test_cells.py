@@ -11,6 +11,7 @@ from adept.runs.layout import run_folder
 from adept.tables.markdown import markdown
 from adept.tables.planned_run import select_by_validation
 from adept.tables.report import build_view
+from adept.tables.search import search_csv
 
 
 @pytest.fixture
@@ -177,6 +178,16 @@ def test_the_choice_its_search_and_the_mean_without_the_searched_seed_are_told(t
     assert "the mean over the other seeds alone: pt rte 87.5; adept rte 87.5." in printed
     assert "| pt rte | prompt_lr = 0.1 | 80.0 | 95.0 |  |" in printed
     assert "| pt rte | prompt_lr = 0.3 | 90.0 | 95.0 | chosen |" in printed  # of the seed that the others have, too
+
+
+def test_how_a_run_was_computed_is_no_configuration(table_of):
+    table = table_of("grid: [{task: rte, method: pt, prompt_lr: [0.1, 0.3]}]")
+    finish(table)
+    run = table.runs()[0]
+    write_made_up_record(run, 60, config=run.config.replace(eval_batch_size=256).flat())
+    view = build_view(table)
+    assert "Chosen by validation: pt rte prompt_lr = 0.1." in markdown(view)
+    assert "eval_batch_size" not in search_csv(view)
 
 
 def test_planning_and_printing_choose_by_one_rule(table_of):

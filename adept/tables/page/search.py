@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adept.config.identities import model_label
-from adept.config.run import OPTIONS
 from adept.tables.cell import MISSING, Cell
 from adept.tables.page.figures import Figure, FigureGroup, legend_entry, series_numbers
 from adept.tables.page.formatting import typographic_minus
@@ -15,7 +14,7 @@ from adept.tables.page.runs import RunIndex
 from adept.tables.page.views import Attributes, is_score
 from adept.tables.plots import Chart, Mark
 from adept.tables.report import View
-from adept.tables.search import OF_SEEDS, Configuration, configurations, option_text
+from adept.tables.search import Configuration, configurations, option_text, searched_options
 from adept.tables.table import QUANTITY
 
 SEARCHED_OPTIONS = ("prompt_lr", "offset_lr", "lr", "prompt_len", "bottleneck", "rank")
@@ -145,16 +144,11 @@ class SearchList:
 
 def search_list(view: View, runs: RunIndex) -> SearchList | None:
     """Every configuration of the cells where validation had a choice; None where it had none."""
-    found = [tried for tried in configurations(scored_cells(view)) if len(tried.cell.configurations) > 1]
-    if not found:
+    cells = [cell for cell in scored_cells(view) if len(cell.configurations) > 1]
+    if not cells:
         return None
-    shown_elsewhere = (*view.table.rows, *view.table.columns, *OF_SEEDS)
-    options = [
-        name
-        for name in OPTIONS
-        if name not in shown_elsewhere and len({str(tried.config.get(name)) for tried in found}) > 1
-    ]
-    return SearchList(options, [search_line(tried, options, runs) for tried in found])
+    options = searched_options(view, cells)
+    return SearchList(options, [search_line(tried, options, runs) for tried in configurations(cells)])
 
 
 def search_line(tried: Configuration, options: Sequence[str], runs: RunIndex) -> SearchLine:
