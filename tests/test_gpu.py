@@ -1,7 +1,7 @@
 """On a CUDA GPU: every method computes what it computes on the CPU, in every precision, compiled or not; runs, stacks
 and generation.
 
-python -m pytest -m gpu
+python -m pytest -m gpu --show-capture=no
 """
 
 import math
@@ -96,10 +96,8 @@ def steps_of_several_shapes(configs):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("runs", [1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_compiled_steps_in_cuda_graphs_are_plain_steps(make_config, family, runs, precision):
-    """Several shapes, each met again after the others, first to be recorded and then to be replayed: a graph's memory
-    is not overwritten before it is read.
-    """
+def test_compiled_steps_are_plain_steps(make_config, family, runs, precision):
+    """Several shapes, each met again after the others."""
     fields = {"device": DEVICE, "precision": precision, "model_dropout": 0, "max_source_len": 72}
     fields |= {"prompt_lr": 1e-3, "offset_lr": 1e-3, "eps": 1e-2}
     made = []

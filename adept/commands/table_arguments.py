@@ -25,7 +25,7 @@ def table_parser(command: str, description: str, arguments: Iterable[str]) -> On
     parser.add_argument(
         "--profile",
         help="configs/profiles/NAME.yaml: 'smoke' (tiny random models), 'laptop' (a real small one), 'study' (longer), "
-        "'fast' (bf16, compiled on a GPU)",
+        "'fast' (bf16)",
     )
     parser.add_argument(
         "--only",

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     parser = command_line(__doc__, prog="python train.py", arguments=arguments)
     add_rerun(parser)
     parser.add_argument(
-        "--profile", metavar="NAME", help="configs/profiles/NAME.yaml below the flags: 'fast' (bf16, compiled on a GPU)"
+        "--profile", metavar="NAME", help="configs/profiles/NAME.yaml below the flags: 'fast' (bf16)"
     )
     flags, rest = parse(parser, arguments)
     if "profile" in rest:

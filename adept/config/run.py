@@ -170,7 +170,7 @@ class RunConfig(Options):
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", place=True)
     compile: bool = option(
         False,
-        "compile the training step (torch.compile), on a GPU with CUDA graphs; losses change by rounding",
+        "compile the training step (torch.compile; on a GPU not yet tested); losses change by rounding",
         place=True,
     )
     checkpoint_activations: bool = option(

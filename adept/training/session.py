@@ -269,7 +269,7 @@ def prepare_model(
         codec = dataclasses.replace(codec, multiple=1)
     answer_len = max(codec.max_target_len, config.max_new_tokens or 0)
     capabilities.check_positions(len(codec.prompt_ids), config.max_source_len, answer_len)
-    losses = compiled_batch_losses(device, config.grad_accum) if config.compile else batch_losses
+    losses = compiled_batch_losses() if config.compile else batch_losses
     session = Session(config, task, model, codec, device, losses, capabilities, base_weights)
     if (hook := session.prompted_embedding) is not None:
         hook.returns = torch.bfloat16 if config.precision == "bf16" else None

@@ -9,7 +9,7 @@ from adept.commands.train import with_profile
 from adept.models.precision import cpu_computes_bf16
 from adept.tables.table_file import load_table, profile_flags, read_profile
 
-GPU = {"precision": "bf16", "compile": True, "eval_batch_size": 256}
+GPU = {"precision": "bf16", "eval_batch_size": 256}
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def test_a_fast_table_searches_what_the_table_searches_and_says_so(machine, tmp_
     path, results = ROOT / "configs" / "table12.yaml", {"results_dir": str(tmp_path)}
     plain, fast = (load_table(path, results, profile) for profile in (None, "fast"))
     assert len(fast.runs()) == len(plain.runs()) and fast.seeds == plain.seeds
-    assert {(run.config.precision, run.config.compile) for run in fast.runs()} == {("bf16", True)}
+    assert {(run.config.precision, run.config.compile) for run in fast.runs()} == {("bf16", False)}
     assert fast.file_name == "table12-fast" and fast.common_overrides["precision"] == "bf16"
 
 
 def test_flags_are_above_the_profile_in_a_single_run(machine):
     machine(gpu=True, bf16=False)
-    assert profile_flags("fast", {"task": "rte", "precision": "fp32"}) == {"compile": True, "eval_batch_size": 256}
+    assert profile_flags("fast", {"task": "rte", "precision": "fp32"}) == {"eval_batch_size": 256}
     machine(gpu=False, bf16=True)
     assert profile_flags("fast", {"task": "rte"}) == {"precision": "bf16"}
 
@@ -69,7 +69,7 @@ def test_train_prints_what_the_profile_sets(machine, capsys):
     assert with_profile("fast", {"task": "rte"}) == {"task": "rte", **GPU}
     assert capsys.readouterr().err.splitlines() == [
         "profile fast: changes nothing on this machine",
-        "profile fast: compile = True, eval_batch_size = 256, precision = bf16",
+        "profile fast: eval_batch_size = 256, precision = bf16",
     ]
     assert main(["train", "--task", "rte", "--profile", "fats"]) == 2
     assert "unknown profile 'fats'; did you mean 'fast'?" in capsys.readouterr().err
