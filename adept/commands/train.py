@@ -33,9 +33,7 @@ def main(arguments: list[str]) -> int:
     distributed.initialize()
     parser = command_line(__doc__, prog="python train.py", arguments=arguments)
     add_rerun(parser)
-    parser.add_argument(
-        "--profile", metavar="NAME", help="configs/profiles/NAME.yaml below the flags: 'fast' (bf16)"
-    )
+    parser.add_argument("--profile", metavar="NAME", help="configs/profiles/NAME.yaml below the flags: 'fast' (bf16)")
     flags, rest = parse(parser, arguments)
     if "profile" in rest:
         flags = with_profile(rest.profile, flags)

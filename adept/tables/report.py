@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from adept.base.options import is_place
 from adept.config.identities import model_label
 from adept.config.layers import set_for_model
 from adept.config.run import OPTIONS, task_of
@@ -52,10 +53,9 @@ class View:
 
     @property
     def changed(self) -> dict[str, object]:
-        """{option: value} of what the profile and the command line changed for all runs."""
-        options = {**self.table.profile_models, **self.table.common_overrides}
-        unprinted = ("results_dir", "data_dir", "device", "track", "wandb_project", "wandb_group")
-        return {name: value for name, value in options.items() if name not in unprinted}
+        """{option: value} of what the profile and the command line changed of what all runs compute."""
+        overrides = self.table.common_overrides.items()
+        return {**self.table.profile_models, **{k: v for k, v in overrides if not is_place(OPTIONS[k])}}
 
     @cached_property
     def notes(self) -> list[str]:

@@ -124,7 +124,7 @@ def test_of_incomplete_groups_only_what_is_there_is_printed(table_file):
 
 
 def test_overrides_are_told_above_the_table(table_file):
-    text = markdown(load_view(table_file, steps="5", task="rte"))
+    text = markdown(load_view(table_file, steps="5", task="rte", eval_batch_size="9"))
     assert "Changed for all runs: steps = 5, task = rte." in text
     assert "rte (accuracy)" in text
     assert "cb" not in text
