@@ -58,8 +58,7 @@ def rows(view: View) -> list[str]:
         f"{escape(column)} ({metric})" if metric and metric not in column else escape(column)
         for column, metric in view.columns.items()
     ]
-    axis = " ".join(name for name in view.table.rows if name != QUANTITY)
-    lines = [table_row([axis, "trained parameters", *headings]), "|" + "---|" * (len(headings) + 2)]
+    lines = [table_row([row_axis(view), "trained parameters", *headings]), "|" + "---|" * (len(headings) + 2)]
     for row, by_column in view.cells.items():
         texts = [
             by_column[column].text(named=metric is None, beside_paper=view.compared) if column in by_column else MISSING
@@ -74,6 +73,11 @@ def rows(view: View) -> list[str]:
             ]
             lines.append(table_row([f"*{escape(method)}*", next(iter(by_column.values())).params, *texts]))
     return lines
+
+
+def row_axis(view: View) -> str:
+    """The heading of the rows' names."""
+    return " ".join(name for name in view.table.rows if name != QUANTITY)
 
 
 def table_row(texts: list[str]) -> str:
@@ -112,19 +116,31 @@ def small_test_intervals(view: View) -> str:
     return f" 95% intervals of the scores, by bootstrap: {escape('; '.join(texts))}." if texts else ""
 
 
+def grid(view: View, texts: Mapping[tuple[str, str], str]) -> list[str]:
+    """{(row, column): text} as a table of the rows and columns that have one, with an empty line on each side."""
+    rows = [row for row in view.cells if any((row, column) in texts for column in view.columns)]
+    columns = [column for column in view.columns if any((row, column) in texts for row in rows)]
+    lines = [table_row([row_axis(view), *map(escape, columns)]), "|" + "---|" * (len(columns) + 1)]
+    lines += [table_row([escape(row), *(escape(texts.get((row, column), "")) for column in columns)]) for row in rows]
+    return ["", *lines, ""]
+
+
 def tests(view: View) -> list[str]:
     """How sure the differences from the baseline are: the table's one statement about noise between cells."""
     lines = []
     if view.tests:
-        differences = "; ".join(
-            f"{row} {column} {0 - test['difference']:+.1f} "
-            f"(95% {0 - test['high']:+.1f} to {0 - test['low']:+.1f}, {p_value_text(test['p'])})"
-            for (row, column), test in view.tests.items()
-        )
         holm = f", p after Holm's correction for {len(view.tests)} comparisons" if len(view.tests) > 1 else ""
         lines.append(
             f"Against {escape(view.baseline_name)} on the same test rows, by paired bootstrap over {resampled(view)}"
-            f"{holm}: {escape(differences)}."
+            f"{holm}:"
+        )
+        lines += grid(
+            view,
+            {
+                key: f"{0 - test['difference']:+.1f} (95% {0 - test['high']:+.1f} to {0 - test['low']:+.1f}, "
+                f"{p_value_text(test['p'])})"
+                for key, test in view.tests.items()
+            },
         )
     if view.ambiguous:
         lines.append(
@@ -139,21 +155,21 @@ def searches(view: View) -> list[str]:
     cells = searched_cells(view)
     if not cells:
         return []
-    chosen = "; ".join(
-        f"{cell.row} {cell.column} {configuration_text(cell.records[0]['config'], searched_options(view, [cell]))}"
-        for cell in cells
+    fresh = any(cell.fresh_mean is not None for cell in cells)
+    seeds = "; in brackets the mean over the other seeds, since the searched one was chosen for its score"
+    lines = [f"Chosen by validation{seeds if fresh else ''}:"]
+    lines += grid(
+        view,
+        {
+            (cell.row, cell.column): configuration_text(cell.records[0]["config"], searched_options(view, [cell]))
+            + ("" if cell.fresh_mean is None else f" ({cell.fresh_mean:.1f})")
+            for cell in cells
+        },
     )
-    lines = [f"Chosen by validation: {escape(chosen)}."]
-    fresh = [f"{cell.row} {cell.column} {cell.fresh_mean:.1f}" for cell in cells if cell.fresh_mean is not None]
-    if fresh:
-        lines.append(
-            "The searched seed was chosen for its score, so the mean over the other seeds alone: "
-            f"{escape('; '.join(fresh))}."
-        )
     tried = [(cell, one) for cell in cells for one in configurations([cell])]
     if len(tried) > MAX_SEARCH_LINES:
         return [*lines, f"The {len(tried)} configurations that were searched are in the file that ends in .search.csv."]
-    lines += ["", table_row(["searched", "configuration", "validation", "test", ""]), "|---|---|---|---|---|"]
+    lines += [table_row(["searched", "configuration", "validation", "test", ""]), "|---|---|---|---|---|"]
     for cell, one in tried:
         scores = [MISSING if score is None else f"{score:.1f}" for score in (one.validation, one.test)]
         text = configuration_text(one.config, searched_options(view, [cell]))

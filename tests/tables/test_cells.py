@@ -153,7 +153,8 @@ def test_comparisons_are_corrected_and_small_sets_have_the_interval_of_their_sco
     for record in (record for cell in view.all_cells for record in cell.records):
         record["sizes"]["test"] = 40
     printed = markdown(view)
-    assert "p after Holm's correction for 2 comparisons" in printed and "one seed each" in printed
+    assert "(one seed each, so nothing is said of other seeds), p after Holm's correction for 2 comparisons:" in printed
+    assert "\n| pt | -50.0 (95% -66.3 to -33.7, p &lt; 0.001) |\n" in printed
     assert "must differ" not in printed
     assert "95% intervals of the scores, by bootstrap: pt rte 33.7 to 66.3" in printed
 
@@ -174,8 +175,10 @@ def test_the_choice_its_search_and_the_mean_without_the_searched_seed_are_told(t
     assert cell.values == [95, 90, 85] and cell.fresh_mean == 87.5
     assert [record["config"]["seed"] for record in cell.tested] == [2, 3]
     printed = markdown(view)
-    assert "Chosen by validation: pt rte prompt_lr = 0.3; adept rte prompt_lr = 0.3." in printed
-    assert "the mean over the other seeds alone: pt rte 87.5; adept rte 87.5." in printed
+    _, choice = printed.split("\nChosen by validation; in brackets the mean over the other seeds")
+    assert choice.splitlines()[2:6] == [
+        "| method | rte |", "|---|---|", "| pt | prompt_lr = 0.3 (87.5) |", "| adept | prompt_lr = 0.3 (87.5) |",
+    ]  # fmt: skip
     assert "| pt rte | prompt_lr = 0.1 | 80.0 | 95.0 |  |" in printed
     assert "| pt rte | prompt_lr = 0.3 | 90.0 | 95.0 | chosen |" in printed  # of the seed that the others have, too
 
@@ -186,7 +189,7 @@ def test_how_a_run_was_computed_is_no_configuration(table_of):
     run = table.runs()[0]
     write_made_up_record(run, 60, config=run.config.replace(eval_batch_size=256).flat())
     view = build_view(table)
-    assert "Chosen by validation: pt rte prompt_lr = 0.1." in markdown(view)
+    assert "Chosen by validation:\n\n| method | rte |\n|---|---|\n| pt | prompt_lr = 0.1 |\n" in markdown(view)
     assert "eval_batch_size" not in search_csv(view)
 
 

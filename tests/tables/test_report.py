@@ -63,7 +63,7 @@ def write_made_up_record(config):
 
 
 def printed_row(text: str, name: str) -> list[str]:
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+    line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
