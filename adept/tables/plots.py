@@ -285,13 +285,15 @@ def _svg(figure: Figure) -> str:
 
 
 def save_learning_curves(path: Path, panels: Sequence[CurvePanel]) -> None:
-    """Writes a PNG with the panels side by side and one legend. A curve of one point is a horizontal line."""
+    """Writes a PNG with the panels in rows of two and one legend. A curve of one point is a horizontal line."""
     from matplotlib.figure import Figure
 
-    entries = legend_entries(panels)
-    columns = math.ceil(len(entries) / LEGEND_ROWS)
-    figure = Figure(figsize=(4 * len(panels) + 1.3 * columns, 3.6), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    entries, width = legend_entries(panels), min(len(panels), 2)
+    rows = math.ceil(len(panels) / width)
+    columns = math.ceil(len(entries) / (LEGEND_ROWS * rows))
+    figure = Figure(figsize=(4 * width + 1.3 * columns, 3.6 * rows), layout="constrained")
+    for number, panel in enumerate(panels):
+        axes = figure.add_subplot(rows, width, number + 1)
         for curve in panel.curves:
             if len(curve.points) > 1:
                 axes.plot(*zip(*curve.points, strict=True), **curve_style(curve.series, curve.seed))
