@@ -24,7 +24,7 @@ from adept.commands.table_arguments import named_tables
 from adept.commands.tasks import overview, protocols
 from adept.config.command_line import command_line, parse
 from adept.config.layers import resolve
-from adept.tables.estimate import estimate_hours
+from adept.tables.estimate import estimate
 from adept.tables.markdown import markdown, table_csv
 from adept.tables.publish import publish_all
 from adept.tables.published import published
@@ -119,8 +119,8 @@ def test_the_row_of_the_readme_is_what_its_commands_do(committed_results):
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     only, results = ["task=rte", "method=adept"], {"results_dir": str(committed_results)}
     runs = load_table(ROOT / "configs" / "table3.yaml", results, None, only).runs()
-    hours = estimate_hours(runs).split()[0]
-    assert f"The row takes {len(runs)} runs" in text and f"{hours} GPU hours at the speed of DePT's" in text
+    count, hours = re.match(r"(\d+) runs, ([\d.]+) hours", estimate(runs, "cpu")).groups()
+    assert f"The row takes {count} runs" in text and f"{hours} GPU hours at the speed of DePT's" in text
     (score,) = {entry.value for entry in published("table3") if (entry.row, entry.column) == ("adept", "rte")}
     assert f"The paper's score is {score}." in text
     counted = json.loads((ROOT / "results" / "performance.json").read_text(encoding="utf-8"))["cpu"]["memory"]
@@ -128,7 +128,7 @@ def test_the_row_of_the_readme_is_what_its_commands_do(committed_results):
     (row,) = [row for row in counted if [row[key] for key in keys] == ["t5-base", "rte", "fp32", False]]
     assert f"needs {row['total_bytes'] / 1e9:.1f} GB in fp32" in text
     runs = load_table(ROOT / "configs" / "table12.yaml", results).runs()
-    assert f"{len(runs)} runs, {estimate_hours(runs).split()[0]} GPU hours" in text
+    assert re.match(r"\d+ runs, [\d.]+ hours", estimate(runs, "cpu")).group() in text
 
 
 def test_the_table_of_the_theory_is_made_from_its_measures():

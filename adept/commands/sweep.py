@@ -20,7 +20,7 @@ from adept.base.console import print_result, print_status
 from adept.base.errors import UserError
 from adept.commands.table_arguments import add_all, named_tables, table_parser
 from adept.config.command_line import OneLineParser, add_rerun, parse
-from adept.tables.estimate import estimate_hours, train_command
+from adept.tables.estimate import estimate, train_command
 from adept.tables.launchers.in_process import InProcess
 from adept.tables.launchers.launcher import Launcher
 from adept.tables.launchers.local import Local
@@ -30,6 +30,8 @@ from adept.tables.manifest import write_manifest
 from adept.tables.publish import publish_all, publish_table
 from adept.tables.sweep import all_runs, carry_out
 from adept.tables.table import Table
+from adept.training.run_record import describe_device
+from adept.training.session import pick_device
 from adept.training.signals import Signals
 
 LAUNCHERS_OF = {
@@ -72,7 +74,7 @@ def sweep_parser(arguments: Sequence[str]) -> OneLineParser:
     parser = table_parser("sweep", __doc__, arguments)
     add_all(parser)
     add_rerun(parser)
-    parser.add_argument("--dry_run", action="store_true", help="print the commands, their number and the GPU hours")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands, their number and the hours")
     parser.add_argument(
         "--early_stopping",
         action="store_true",
@@ -122,12 +124,12 @@ def check_launch(rest: argparse.Namespace) -> None:
 
 
 def dry_run(tables: list[Table]) -> int:
-    """Prints the command of every run, and on stderr their number and the GPU hours that they take."""
+    """Prints the command of every run, and on stderr their number and the hours that they take."""
     runs = all_runs(tables)
     for run in runs:
         pending = "  # start or configuration chosen by validation when the runs before are done" if run.pending else ""
         print_result(train_command(run.flags) + pending)
-    print_status(f"{len(runs)} runs, {estimate_hours(runs)}")
+    print_status(estimate(runs, describe_device(pick_device("auto"))))
     return 0
 
 
