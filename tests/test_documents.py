@@ -84,6 +84,11 @@ def test_tables_of_documents_are_made_from_the_run_records(document, table, comm
     )
 
 
+def test_the_readme_counts_the_verdicts():
+    counts, _ = block("results/README.md", "claims").split(".", 1)
+    assert counts in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
 @pytest.mark.parametrize("name", ["study", "quickstart"])
 def test_the_readme_shows_tables_down_to_their_tests(name):
     table, _ = (ROOT / "results" / "tables" / f"{name}.md").read_text(encoding="utf-8").split("\nAgainst adept")

@@ -89,10 +89,16 @@ def needed_text(needed: Needed, seeds: int) -> str:
 
 
 def summary(lines: Sequence[ClaimLine]) -> str:
-    """ "14 comparisons: 2 supported, 7 not told apart, 5 nothing was run."."""
+    """ "14 comparisons: 2 supported, 7 not told apart, 5 nothing was run.", and of how many more could be expected."""
     counts = Counter(line.verdict for line in lines)
     verdicts = (SUPPORTED, UNDECIDED, CONTRADICTED, NOT_TESTED, NOT_RUN)
-    return f"{len(lines)} comparisons: {', '.join(f'{counts[name]} {name}' for name in verdicts if counts[name])}."
+    text = f"{len(lines)} comparisons: {', '.join(f'{counts[name]} {name}' for name in verdicts if counts[name])}."
+    if found := sum(line.verdict == UNDECIDED and line.within_reach for line in lines):
+        text += (
+            f" In {found} of the {counts[UNDECIDED]} that are not told apart our rows and seeds are as many as are "
+            "needed to find the paper's difference, or the margin."
+        )
+    return text
 
 
 def explanations(lines: Sequence[ClaimLine]) -> list[str]:

@@ -140,6 +140,12 @@ class ClaimLine:
         points = self.claim.margin or abs(self.papers[0].points)
         return needed_to_tell(self.test, points) if self.test is not None and points else None
 
+    @property
+    def within_reach(self) -> bool:
+        """Whether our rows and seeds are as many as are needed."""
+        needed = self.needed
+        return needed is not None and needed.rows is not None and needed.rows <= self.test["questions"]
+
 
 def evaluate_claims(results_dir: Path, path: Path = CLAIMS) -> list[ClaimLine]:
     """The lines of all claims of the file, from the records of a results folder.

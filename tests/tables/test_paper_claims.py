@@ -1,6 +1,7 @@
 """The paper's claims, tested on records: which answer a test gives, whose records decide, what would be needed."""
 
 import argparse
+import dataclasses
 import json
 import math
 
@@ -14,7 +15,7 @@ from adept.base.atomic_files import write_atomically
 from adept.base.errors import UserError
 from adept.commands.table_arguments import named_tables
 from adept.runs.layout import run_folder
-from adept.tables.claim_text import claim_texts, claims_markdown
+from adept.tables.claim_text import claim_texts, claims_markdown, summary
 from adept.tables.claims import (
     CONTRADICTED,
     NOT_RUN,
@@ -232,6 +233,16 @@ def test_the_document_has_a_row_for_each_line(folder):
     assert text.startswith("2 comparisons: 1 supported, 1 nothing was run.\n")
     assert "| ADePT scores higher than PT. | **supported** | rte: big, 400 rows, 2 seeds each | +10.0 | " in text
     assert "|  | nothing was run | cb: big, 0 of 4 runs | – | – | – | 82 against 79.1 on rte, +4 of 139 rows" in text
+
+
+def test_the_summary_tells_what_could_have_been_found(folder):
+    write_claims(folder)
+    finish_all(folder, "big", {"adept": 301, "pt": 300}, task="rte")
+    line, _ = evaluate(folder)
+    said = "In 1 of the 1 that are not told apart our rows and seeds are as many as are needed"
+    assert line.needed.rows < 400 and said in summary([line])
+    noisy = dataclasses.replace(line, test={**line.test, "uncertainty": Uncertainty(4.0, 0.0, math.inf, 1000)})
+    assert noisy.needed.rows > 400 and summary([noisy]) == "1 comparisons: 1 not told apart."
 
 
 def test_the_page_begins_with_the_claims(folder):
