@@ -19,6 +19,7 @@ from adept.data.batches import make_batch
 from adept.data.example import Example
 from adept.methods.embedding import prompt_from_vocab
 from adept.models.capabilities import capabilities_of
+from adept.models.computed_prompt import compute_prompt, join_prompts
 from adept.models.dropout import DropoutRates, check_dropout, set_config_dropout
 from adept.models.likelihood import choice_logits
 from adept.models.loading import load_model
@@ -124,6 +125,27 @@ def test_labels_have_plain_transformers_log_probabilities(opened, family):
             prompt=computed_prompt(session),
         )
     expected = [plain_logits(plain, [*prompt, *row.source_ids], choice) for row in rows for choice in choices]
+    torch.testing.assert_close(logits.log_softmax(-1), torch.stack(expected).log_softmax(-1), **CLOSE)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_each_row_of_a_batch_may_have_a_computed_prompt_of_its_own(opened, family):
+    """Or none: as in a bank of several runs."""
+    session, plain, prompt, rows = opened(family)
+    if not session.capabilities.ignores_left_padding:
+        rows = rows[:1]
+    session.model.eval()
+    own = [prompt[number : 3 + 2 * number] for number in range(len(rows))]
+    own[-1] = () if len(rows) > 2 else own[-1]
+    sources = [[*ids, *row.source_ids] for ids, row in zip(own, rows, strict=True)]
+    able = computed_prompt(session) is not None
+    with torch.no_grad():
+        computed = join_prompts([compute_prompt(session.model, ids) if able and ids else None for ids in own])
+        logits = choice_logits(
+            session.model, session.codec.pad_sources(sources), torch.tensor([[5, 6, 1]]),
+            with_cache=session.capabilities.has_key_cache, prompt=computed,
+        )  # fmt: skip
+    expected = [plain_logits(plain, ids, [5, 6, 1]) for ids in sources]
     torch.testing.assert_close(logits.log_softmax(-1), torch.stack(expected).log_softmax(-1), **CLOSE)
 
 

@@ -18,6 +18,7 @@ from adept.data.example import Example
 from adept.methods import METHODS
 from adept.methods.method import Method
 from adept.models.capabilities import capabilities_of
+from adept.models.computed_prompt import ComputedPrompt, join_prompts
 from adept.models.families import input_embedding_owner
 from adept.models.generation import neutral_generation_config
 from adept.models.loading import load_model, weights_digest
@@ -25,16 +26,20 @@ from adept.runs.adapter import find_adapter
 from adept.serving.load import Answer, TrainedSession, answering, config_with, restored
 from adept.serving.rendering import Source
 from adept.training.evaluation import (
+    computed_prompt,
     evaluating,
     generated_ids,
     in_batches,
     label_log_probabilities,
+    longest_answer,
     max_new_tokens,
 )
 from adept.training.session import Session, apply_method, pick_device, prepare_model
 from adept.training.stack import StackedEmbedding
 
 T = TypeVar("T")
+Batch = dict[str, Tensor]
+Prompts = ComputedPrompt | None
 Request = tuple[str, Source]
 """(the run that is asked, what it is asked)."""
 
@@ -55,8 +60,8 @@ class Bank:
     """Trained runs that share one frozen model and are asked in one batch.
 
     Each row of a batch passes through the prompt and the offset of its own run; a run costs no more memory than what it
-    trained. ADePT's networks stay networks, so --fold has no effect here. Answers and probabilities are those of each
-    run alone, up to rounding.
+    trained and, from its first request on, its prompt's keys and values. ADePT's networks stay networks, so --fold has
+    no effect here. Answers and probabilities are those of each run alone, up to rounding.
     """
 
     def __init__(self, names: Sequence[str], *, results_dir: str = "results", **overrides: Any):
@@ -105,6 +110,8 @@ class Bank:
         self.embedding.blocks = []  # a forward pass outside blocks_of() fails
         owner.set_input_embeddings(self.embedding)
         self.numbers = {name: number for number, name in enumerate(self._sessions)}
+        self.prompts: dict[int, ComputedPrompt | None] = {}
+        """By run; None where rows have none in common or the model needs it in each."""
 
     # Questions
 
@@ -160,8 +167,8 @@ class Bank:
     def generate(self, rows: Sequence[BankRow], beams: int = 1) -> list[str]:
         """The generated answer of each row. Rows whose runs generate equally many tokens share batches."""
 
-        def decode(session: Session, batch: dict[str, Tensor], own: Sequence[BankRow]) -> list[str]:
-            ids = generated_ids(session, batch, beams)
+        def decode(session: Session, batch: Batch, own: Sequence[BankRow], prompts: Prompts) -> list[str]:
+            ids = generated_ids(session, batch, beams, prompts)
             return [row.session.codec.text(answer) for row, answer in zip(own, ids, strict=True)]
 
         return self.in_batches(rows, decode, [max_new_tokens(row.session) for row in rows])
@@ -169,8 +176,8 @@ class Bank:
     def label_scores(self, rows: Sequence[BankRow]) -> list[list[float]]:
         """The log-probability of each label of each row's task. Rows of the same labels share batches."""
 
-        def decode(session: Session, batch: dict[str, Tensor], own: Sequence[BankRow]) -> list[list[float]]:
-            return label_log_probabilities(session, batch).tolist()
+        def decode(session: Session, batch: Batch, own: Sequence[BankRow], prompts: Prompts) -> list[list[float]]:
+            return label_log_probabilities(session, batch, prompts).tolist()
 
         labels: dict[int, tuple[tuple[int, ...], ...]] = {}  # by run, the token ids of its labels
         for run, session in {row.run: row.session for row in rows}.items():
@@ -182,11 +189,11 @@ class Bank:
     def in_batches(
         self,
         rows: Sequence[BankRow],
-        decode: Callable[[Session, dict[str, Tensor], Sequence[BankRow]], list[T]],
+        decode: Callable[[Session, Batch, Sequence[BankRow], Prompts], list[T]],
         kinds: Sequence[Any],
         count_answers: Callable[[Any], int] = lambda _: 1,
     ) -> list[T]:
-        """What decode(session, batch, its rows) makes of each row; only rows of one kind share a batch.
+        """What decode(session, batch, its rows, their prompts) makes of each row; only rows of one kind share a batch.
 
         count_answers(kind): the answers that each row of a kind is scored with.
         """
@@ -201,16 +208,35 @@ class Bank:
                 own = [chosen[parts[i]] for i in order]
                 batch = session.codec.pad_sources([row.session.codec.source_row(row.example) for row in own])
                 batch = {name: ids.to(session.device) for name, ids in batch.items()}
+                prompts = self.prompts_of(own, batch)
                 with self.embedding.blocks_of([row.run for row in own]):
-                    made = dict(zip(order, decode(session, batch, own), strict=True))
+                    made = dict(zip(order, decode(session, batch, own, prompts), strict=True))
                 return [made[i] for i in range(len(parts))]
 
             keys = [(row.run, row.example.source_ids) for row in chosen]
             lengths = [len(row.session.codec.source_row(row.example)) for row in chosen]
             with evaluating(session):
+                self.compute_prompts(chosen)
                 made = in_batches(session, work, keys, lengths, answers=count_answers(kind))
             results.update(zip(numbers, made, strict=True))
         return [results[i] for i in range(len(rows))]
+
+    def compute_prompts(self, rows: Sequence[BankRow]) -> None:
+        """Computes the prompts of the rows' runs that no earlier request has needed."""
+        for row in rows:
+            if row.run not in self.prompts:
+                with self.embedding.blocks_of([row.run]):
+                    self.prompts[row.run] = computed_prompt(row.session)
+
+    def prompts_of(self, rows: Sequence[BankRow], batch: Batch) -> Prompts:
+        """The computed prompts of a batch's rows; None where there are none, or they would not fit the model's window
+        beside the longest source.
+        """
+        prompts, window = join_prompts([self.prompts[row.run] for row in rows]), rows[0].session.capabilities.window
+        if prompts is None or window is None:
+            return prompts
+        widest = prompts.length + batch["input_ids"].shape[1] + max(longest_answer(row.session) for row in rows)
+        return prompts if widest <= window else None
 
 
 # What a bank can hold -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from adept.data.codec import pad
 from adept.data.example import IGNORED, Example
 from adept.methods.embedding import PromptedEmbedding
 from adept.metrics import Answers, score
-from adept.models.computed_prompt import ComputedPrompt
+from adept.models.computed_prompt import ComputedPrompt, compute_prompt
 from adept.models.generation import generate_ids
 from adept.models.likelihood import choice_logits
 from adept.tasks.task import Task
@@ -129,12 +129,17 @@ def evaluating(session: Session) -> Iterator[None]:
 def computed_prompt(session: Session) -> ComputedPrompt | None:
     """The prompt as the session's model is now; None where rows have none in common or the model needs it in each."""
     prompt, able = session.codec.prompt_ids, session.capabilities
-    answer = max(session.codec.max_target_len, max_new_tokens(session))
-    too_wide = able.window is not None and len(prompt) + session.codec.max_source_len + answer > able.window
+    widest = len(prompt) + session.codec.max_source_len + longest_answer(session)
+    too_wide = able.window is not None and widest > able.window
     if session.shared_prefix < 2 or not able.ignores_inner_padding or too_wide:
         return None
     with session.autocast():
-        return ComputedPrompt(session.model, prompt)
+        return compute_prompt(session.model, prompt)
+
+
+def longest_answer(session: Session) -> int:
+    """The tokens that may follow a source, scored or generated."""
+    return max(session.codec.max_target_len, max_new_tokens(session))
 
 
 def source_batch(session: Session, examples: Sequence[Example]) -> dict[str, Tensor]:

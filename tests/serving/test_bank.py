@@ -1,5 +1,7 @@
 """A bank answers for many runs in one batch as each run answers alone."""
 
+import dataclasses
+
 import pytest
 import torch
 from explicit_formulas import filled_session
@@ -9,7 +11,7 @@ from adept.base.errors import UserError
 from adept.models.loading import load_model
 from adept.runs.adapter import save_adapter
 from adept.serving import Bank, load
-from adept.training.evaluation import LEAST_FULL
+from adept.training.evaluation import LEAST_FULL, longest_answer
 from adept.training.session import open_session
 
 RUNS = {
@@ -117,8 +119,23 @@ def test_equal_requests_are_answered_once_a_run(save_runs, monkeypatch):
     original = bank.embedding.forward
     monkeypatch.setattr(bank.embedding, "forward", lambda ids: sizes.append(len(ids)) or original(ids))
     answers = bank.answer([(folder, TEXT) for folder in folders.values()] * 3)
-    assert sizes == [2, 2] and answers == answers[:2] * 3  # the prefill and a decode step of two rows
+    # Each run's prompt, once; then the prefill and a decode step of two rows.
+    assert sizes == [1, 1, 2, 2] and answers == answers[:2] * 3
+    assert bank.answer([(folder, TEXT) for folder in folders.values()]) == answers[:2] and sizes[4:] == [2, 2]
     assert bank.answer([]) == []
+
+
+def test_computed_prompts_must_fit_the_window_beside_every_source(save_runs):
+    """A run's own rows fit; those of another have longer sources behind the longest prompt."""
+    folders = save_runs("llama", ("pt 9", "zero_shot"), max_new_tokens=2)
+    bank = Bank([*folders.values()])
+    bank.answer([(folder, TEXT) for folder in folders.values()])  # computes the prompts
+    rows = bank.encode([(folder, TEXT) for folder in folders.values()])
+    batch, answer = {"input_ids": torch.zeros(2, 30)}, longest_answer(rows[0].session)
+    for window, fits in ((None, True), (8 + 30 + answer, True), (8 + 30 + answer - 1, False)):
+        for session in bank._sessions.values():
+            object.__setattr__(session, "capabilities", dataclasses.replace(session.capabilities, window=window))
+        assert (bank.prompts_of(rows, batch) is not None) == fits
 
 
 def test_an_adapter_costs_what_it_trains(save_runs):
