@@ -72,7 +72,7 @@ def hours_of(record: dict) -> float:
 
 
 def on_devices(devices: Iterable[str]) -> str:
-    """\" on NVIDIA H200", " on NVIDIA H200 and cpu, 1 threads"; empty where none is known."""
+    """The devices behind the word "on": " on NVIDIA H200 and cpu, 1 threads"; empty where none is known."""
     known = sorted({*devices} - {""})
     return f" on {' and '.join(known)}" if known else ""
 
