@@ -168,6 +168,7 @@ class Options(BaseModel):
 
 
 def is_place(field: FieldInfo) -> bool:
+    """Whether the option only says where or how a run is computed, and is no part of its id."""
     return bool((field.json_schema_extra or {}).get("place"))
 
 

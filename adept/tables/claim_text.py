@@ -17,7 +17,7 @@ from adept.tables.claims import (
     Needed,
     PaperDifference,
 )
-from adept.tables.markdown import escape, table_row
+from adept.tables.markdown import escape, table_lines
 from adept.tables.significance import SIGNIFICANT, p_value_text
 
 HEADINGS = ("claim", "verdict", "our records", "ours", "95% interval", "p", "the paper", "needed")
@@ -113,7 +113,7 @@ def claims_markdown(lines: Sequence[ClaimLine]) -> str:
         cells = [getattr(texts, name) for name in ClaimTexts.__dataclass_fields__]
         cells[0] = "" if texts.claim == previous else texts.claim
         cells[1] = f"**{texts.verdict}**" if texts.verdict in (SUPPORTED, CONTRADICTED) else texts.verdict
-        rows.append(table_row([escape(text) for text in cells]))
+        rows.append([escape(text) for text in cells])
         previous = texts.claim
-    head = [table_row(list(HEADINGS)), "|" + "---|" * len(HEADINGS)]
-    return "\n".join([summary(lines), "", *head, *rows, "", *map(escape, explanations(lines))]) + "\n"
+    table = table_lines(HEADINGS, rows)
+    return "\n".join([summary(lines), "", *table, "", *map(escape, explanations(lines))]) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from adept.tables.cell import MISSING, Cell, number_text
 from adept.tables.report import View
@@ -58,21 +58,21 @@ def rows(view: View) -> list[str]:
         f"{escape(column)} ({metric})" if metric and metric not in column else escape(column)
         for column, metric in view.columns.items()
     ]
-    lines = [table_row([row_axis(view), "trained parameters", *headings]), "|" + "---|" * (len(headings) + 2)]
+    lines = []
     for row, by_column in view.cells.items():
         texts = [
             by_column[column].text(named=metric is None, beside_paper=view.compared) if column in by_column else MISSING
             for column, metric in view.columns.items()
         ]
-        lines.append(table_row([escape(row), parameter_counts(list(by_column.values())), *texts]))
+        lines.append([escape(row), parameter_counts(list(by_column.values())), *texts])
     for method, by_column in view.quoted.items():
         if any(column in by_column for column in view.columns):
             texts = [
                 f"{number_text(by_column[column].value)} \\|" if column in by_column else MISSING
                 for column in view.columns
             ]
-            lines.append(table_row([f"*{escape(method)}*", next(iter(by_column.values())).params, *texts]))
-    return lines
+            lines.append([f"*{escape(method)}*", next(iter(by_column.values())).params, *texts])
+    return table_lines([row_axis(view), "trained parameters", *headings], lines)
 
 
 def row_axis(view: View) -> str:
@@ -80,8 +80,10 @@ def row_axis(view: View) -> str:
     return " ".join(name for name in view.table.rows if name != QUANTITY)
 
 
-def table_row(texts: list[str]) -> str:
-    return "| " + " | ".join(texts) + " |"
+def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table of texts that are escaped already."""
+    lines = [f"| {' | '.join(texts)} |" for texts in (head, *rows)]
+    return [lines[0], "|" + "---|" * len(head), *lines[1:]]
 
 
 def parameter_counts(cells: list[Cell]) -> str:
@@ -120,9 +122,8 @@ def grid(view: View, texts: Mapping[tuple[str, str], str]) -> list[str]:
     """{(row, column): text} as a table of the rows and columns that have one, with an empty line on each side."""
     rows = [row for row in view.cells if any((row, column) in texts for column in view.columns)]
     columns = [column for column in view.columns if any((row, column) in texts for row in rows)]
-    lines = [table_row([row_axis(view), *map(escape, columns)]), "|" + "---|" * (len(columns) + 1)]
-    lines += [table_row([escape(row), *(escape(texts.get((row, column), "")) for column in columns)]) for row in rows]
-    return ["", *lines, ""]
+    lines = [[escape(row), *(escape(texts.get((row, column), "")) for column in columns)] for row in rows]
+    return ["", *table_lines([row_axis(view), *map(escape, columns)], lines), ""]
 
 
 def tests(view: View) -> list[str]:
@@ -169,13 +170,13 @@ def searches(view: View) -> list[str]:
     tried = [(cell, one) for cell in cells for one in configurations([cell])]
     if len(tried) > MAX_SEARCH_LINES:
         return [*lines, f"The {len(tried)} configurations that were searched are in the file that ends in .search.csv."]
-    lines += [table_row(["searched", "configuration", "validation", "test", ""]), "|---|---|---|---|---|"]
+    searched = []
     for cell, one in tried:
         scores = [MISSING if score is None else f"{score:.1f}" for score in (one.validation, one.test)]
         text = configuration_text(one.config, searched_options(view, [cell]))
         name = escape(f"{cell.row} {cell.column}")
-        lines.append(table_row([name, escape(text), *scores, "chosen" if one.chosen else ""]))
-    return [*lines, ""]
+        searched.append([name, escape(text), *scores, "chosen" if one.chosen else ""])
+    return [*lines, *table_lines(["searched", "configuration", "validation", "test", ""], searched), ""]
 
 
 def remarks(view: View) -> list[str]:

@@ -6,15 +6,14 @@ from collections.abc import Callable, Sequence
 
 from adept.config.identities import model_label
 from adept.tables.cell import MISSING, Cell, number_text
-from adept.tables.markdown import escape, table_row
+from adept.tables.markdown import escape, table_lines
 from adept.tables.report import View
 
 
 def status_table(views: Sequence[View]) -> str:
     """Table, model, finished runs of planned ones, and a number of the paper beside one of ours."""
-    lines = [table_row(["table", "model", "runs done", "paper", "ours"]), "|---|---|---|---|---|"]
-    lines += [table_row(status_cells(view)) for view in views if view.compared]
-    return "\n".join(lines) + "\n"
+    rows = [status_cells(view) for view in views if view.compared]
+    return "\n".join(table_lines(["table", "model", "runs done", "paper", "ours"], rows)) + "\n"
 
 
 def status_cells(view: View) -> list[str]:

@@ -63,7 +63,8 @@ def write_made_up_record(config):
 
 
 def printed_row(text: str, name: str) -> list[str]:
-    line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+    table = text[text.index("| trained parameters |") :].split("\n\n")[0]  # not those of tests and choices below it
+    (line,) = [line for line in table.splitlines() if line.startswith(f"| {name} |")]
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
