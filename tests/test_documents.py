@@ -24,7 +24,7 @@ from adept.commands.table_arguments import named_tables
 from adept.commands.tasks import overview, protocols
 from adept.config.command_line import command_line, parse
 from adept.config.layers import resolve
-from adept.tables.estimate import estimate
+from adept.tables.estimate import estimate, hours_of
 from adept.tables.markdown import markdown, table_csv
 from adept.tables.publish import publish_all
 from adept.tables.published import published
@@ -91,8 +91,17 @@ def test_the_readme_counts_the_verdicts():
 
 @pytest.mark.parametrize("name", ["study", "quickstart"])
 def test_the_readme_shows_tables_down_to_their_tests(name):
-    table, _ = (ROOT / "results" / "tables" / f"{name}.md").read_text(encoding="utf-8").split("\nAgainst adept")
+    table, below = (ROOT / "results" / "tables" / f"{name}.md").read_text(encoding="utf-8").split("\nAgainst adept")
+    assert "missing" not in below
     assert block("README.md", name).rstrip() == table.rstrip(), f"put results/tables/{name}.md into README.md, to there"
+
+
+def test_the_readmes_minutes_of_the_quickstart_are_those_of_its_records(committed_results):
+    runs = load_table(ROOT / "configs" / "quickstart.yaml", {"results_dir": str(committed_results)}).runs()
+    minutes = 60 * sum(hours_of(run.record) for run in runs)
+    assert f"the four runs of the quickstart below took {minutes:.1f} minutes" in " ".join(
+        (ROOT / "README.md").read_text(encoding="utf-8").split()
+    )
 
 
 def test_committed_tables_are_made_from_the_run_records(committed_results):
